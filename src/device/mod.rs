@@ -138,13 +138,13 @@ impl DeviceGroup {
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = StateReporter { health: Arc::clone(&health), device };
-            let final_loss = final_loss(health.subscribe(), device);
+            let final_loss = wait_for_final_loss(health.subscribe(), device);
             let started = OpeningDevice::start(machine, reporter, slots, timeouts.clone())?;
             opening.push((started, final_loss));
         }
         let mut devices = Vec::with_capacity(opening.len());
         for (device, final_loss) in opening {
-            devices.push(device.opened(slots, final_loss).await?);
+            devices.push(device.wait_until_open(slots, final_loss).await?);
         }
         Ok(Self { devices, health, placements, precision, next_key: Mutex::new(0) })
     }
@@ -191,7 +191,7 @@ impl DeviceGroup {
         tokio::select! {
             biased;
             Ok(loaded) = loaded => loaded,
-            Some(loss) = final_loss(self.health.subscribe(), device) => {
+            Some(loss) = wait_for_final_loss(self.health.subscribe(), device) => {
                 Err(DeviceError::Lost(loss))
             }
             else => Err(DeviceError::Stopped),
@@ -235,7 +235,7 @@ impl DeviceGroup {
 
 /// Waits until a device has failed or hung, and returns the loss to answer its work with. A thread
 /// that hangs cannot answer. Returns `None` if the group is closed first.
-async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
+async fn wait_for_final_loss(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
     let is_final = move |now: &Health| now.devices[device].final_loss().is_some();
     let found = health.wait_for(is_final).await.ok()?;
     found.devices[device].final_loss()
@@ -254,7 +254,7 @@ impl OpeningDevice {
         let (name, can_hang) = (machine.name(), machine.can_hang());
         let heartbeat = Arc::new(Heartbeat::default());
         let poll_interval = timeouts.poll_interval;
-        let (watched, watcher) = (Arc::clone(&heartbeat), reporter.clone());
+        let (watched_heartbeat, watchdog_reporter) = (Arc::clone(&heartbeat), reporter.clone());
         let device = DeviceThread { inbox, slots, reporter, heartbeat, timeouts, opened: reply };
         let mut thread = spawn(format!("device-{name}"), move || {
             // Closes the channel when this thread ends.
@@ -263,8 +263,8 @@ impl OpeningDevice {
         })?;
         if can_hang {
             let watchdog = Watchdog {
-                heartbeat: watched,
-                reporter: watcher,
+                heartbeat: watched_heartbeat,
+                reporter: watchdog_reporter,
                 poll_interval,
                 thread_alive,
                 thread,
@@ -275,7 +275,7 @@ impl OpeningDevice {
     }
 
     /// Returns the device when it has opened, or an error if it fails or hangs first.
-    async fn opened(
+    async fn wait_until_open(
         self,
         slots: NonZeroUsize,
         final_loss: impl Future<Output = Option<Loss>>,
@@ -317,7 +317,7 @@ impl Slot<'_> {
         let (reply, outcome) = oneshot::channel();
         let (rows, launched) = (batch.rows.len(), Instant::now());
         let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, launched.elapsed());
-        let final_loss = final_loss(self.group.health.subscribe(), self.device);
+        let final_loss = wait_for_final_loss(self.group.health.subscribe(), self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
         // A thread that ends drops the reply channel. Then the device has failed or hung, or the
         // group is being closed.
