@@ -67,7 +67,7 @@ pub use compare::compare;
 pub use cuda::open_gpu_alone;
 pub use device_set::DeviceSet;
 pub use error::{DeviceError, Loss};
-pub use health::{DeviceHealth, DeviceState, Health};
+pub use health::{DeviceHealth, DeviceState, GroupHealth};
 pub use loaded::{LoadTiming, LoadedModel};
 pub use machine::DeviceDescription;
 pub use plan::DevicePlan;
@@ -89,7 +89,7 @@ use worker::DeviceThread;
 pub struct DeviceGroup {
     /// Placements and slots name a device by its index here.
     devices: Vec<DeviceHandle>,
-    health: Arc<watch::Sender<Health>>,
+    health: Arc<watch::Sender<GroupHealth>>,
     placements: Placements,
     /// The precision of all models; `None` leaves the choice to each manifest.
     precision: Option<Precision>,
@@ -134,7 +134,7 @@ impl DeviceGroup {
     async fn open_plan(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
         let DevicePlan { machines, placements, slots, precision } = plan;
         let names = machines.iter().map(|machine| machine.name());
-        let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
+        let health = Arc::new(watch::Sender::new(GroupHealth::all_in_service(names)));
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = StateReporter { health: Arc::clone(&health), device };
@@ -155,7 +155,7 @@ impl DeviceGroup {
     }
 
     /// Returns a receiver of the state of all devices.
-    pub fn health(&self) -> watch::Receiver<Health> {
+    pub fn health(&self) -> watch::Receiver<GroupHealth> {
         self.health.subscribe()
     }
 
@@ -235,8 +235,11 @@ impl DeviceGroup {
 
 /// Waits until a device has failed or hung, and returns the loss to answer its work with. A thread
 /// that hangs cannot answer. Returns `None` if the group is closed first.
-async fn wait_for_final_loss(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
-    let is_final = move |now: &Health| now.devices[device].final_loss().is_some();
+async fn wait_for_final_loss(
+    mut health: watch::Receiver<GroupHealth>,
+    device: usize,
+) -> Option<Loss> {
+    let is_final = move |now: &GroupHealth| now.devices[device].final_loss().is_some();
     let found = health.wait_for(is_final).await.ok()?;
     found.devices[device].final_loss()
 }
