@@ -36,10 +36,10 @@ fn check_golden<M: Machine>(
     if golden.input == model.manifest().input {
         check_rows(machine, model, &golden)?;
     } else {
-        let trial = model.trial(&golden.input);
-        machine.load(&trial, package)?;
-        let checked = check_rows(machine, &trial, &golden);
-        machine.unload(trial.key());
+        let golden_model = model.with_golden_input(&golden.input);
+        machine.load(&golden_model, package)?;
+        let checked = check_rows(machine, &golden_model, &golden);
+        machine.unload(golden_model.key());
         checked?;
     }
     Ok(started.elapsed())

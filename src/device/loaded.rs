@@ -32,7 +32,7 @@ pub(super) enum ModelKey {
     /// Key of a model, different for every load.
     Live(u64),
     /// Key of a trial network, for a golden of another input size. A machine holds one at a time.
-    Trial,
+    GoldenInput,
 }
 
 /// Durations of the parts of loading, on the device that took longest.
@@ -71,9 +71,9 @@ impl LoadedModel {
     }
 
     /// Returns a trial handle of the same model with another input contract.
-    pub(super) fn trial(&self, input: &InputContract) -> Self {
+    pub(super) fn with_golden_input(&self, input: &InputContract) -> Self {
         let manifest = Manifest { input: input.clone(), ..self.manifest.clone() };
-        Self::without_files(ModelKey::Trial, manifest, DeviceSet::of([]))
+        Self::without_files(ModelKey::GoldenInput, manifest, DeviceSet::of([]))
     }
 
     /// Returns a handle of a network that no device loads again after a loss.
