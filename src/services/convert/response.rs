@@ -32,8 +32,8 @@ pub fn verify_response(info: ResponseInfo, verification: &Verification) -> v1::V
         decision: decision(verification.verdict.decision).into(),
         reasons: reasons(&verification.verdict.reasons),
         similarity: similarity.map(|similarity| similarity.cosine),
-        score100: calibrated.map(|on_row| on_row.score100),
-        similarity_fmr: calibrated.map(|on_row| on_row.fmr),
+        score100: calibrated.map(|value| value.score100),
+        similarity_fmr: calibrated.map(|value| value.fmr),
         policy_fmr: verification.policy_fmr,
         similarity_min: verification.similarity_min,
         liveness: verification.liveness.map(liveness),
@@ -53,8 +53,8 @@ pub fn compare_response(info: ResponseInfo, comparison: &Comparison) -> v1::Comp
     v1::CompareResponse {
         request_id: info.request_id,
         similarity: similarity.map(|similarity| similarity.cosine),
-        score100: calibrated.map(|on_row| on_row.score100),
-        similarity_fmr: calibrated.map(|on_row| on_row.fmr),
+        score100: calibrated.map(|value| value.score100),
+        similarity_fmr: calibrated.map(|value| value.fmr),
         reasons: reasons(&comparison.reasons),
         a: a.as_ref().map(image_report),
         b: b.as_ref().map(image_report),
@@ -89,7 +89,10 @@ pub fn detect_response(info: ResponseInfo, photo: &PhotoReport) -> v1::DetectRes
 }
 
 /// Builds the answer of `CheckLiveness`.
-pub fn liveness_response(info: ResponseInfo, check: &LivenessCheck) -> v1::CheckLivenessResponse {
+pub fn check_liveness_response(
+    info: ResponseInfo,
+    check: &LivenessCheck,
+) -> v1::CheckLivenessResponse {
     v1::CheckLivenessResponse {
         request_id: info.request_id,
         decision: decision(check.verdict.decision).into(),
