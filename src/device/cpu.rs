@@ -177,12 +177,12 @@ impl CpuMachine {
         rows: &[RgbImage],
         bucket: usize,
     ) -> Result<Vec<RowOutput>, DeviceError> {
-        let (network, size) = (self.network(model)?, self.part_rows(model, bucket));
+        let (network, part_rows) = (self.network(model)?, self.part_rows(model, bucket));
         let mut outputs = Vec::with_capacity(rows.len());
-        for (index, part) in rows.chunks(size).enumerate() {
-            let size = size.min(bucket - index * size);
-            let input = InputTensor::new(model, part, size)?;
-            outputs.extend(split_by_row(&network(&input.0)?, part.len(), size)?);
+        for (index, part) in rows.chunks(part_rows).enumerate() {
+            let part_bucket = part_rows.min(bucket - index * part_rows);
+            let input = InputTensor::new(model, part, part_bucket)?;
+            outputs.extend(split_by_row(&network(&input.0)?, part.len(), part_bucket)?);
         }
         Ok(outputs)
     }
@@ -192,8 +192,8 @@ impl CpuMachine {
     fn part_rows(&self, model: &LoadedModel, bucket: usize) -> usize {
         let row_bytes = model.manifest().input.row_len() * size_of::<f32>();
         let threads = self.team.size();
-        let for_each = (PART_BYTES / row_bytes / threads).max(1);
-        bucket.min(for_each * threads)
+        let thread_rows = (PART_BYTES / row_bytes / threads).max(1);
+        bucket.min(thread_rows * threads)
     }
 
     fn network(&self, model: &LoadedModel) -> Result<&RunNetwork, DeviceError> {
@@ -207,14 +207,14 @@ impl CpuMachine {
 struct InputTensor(Tensor);
 
 impl InputTensor {
-    fn new(model: &LoadedModel, rows: &[RgbImage], size: usize) -> Result<Self, DeviceError> {
+    fn new(model: &LoadedModel, rows: &[RgbImage], bucket: usize) -> Result<Self, DeviceError> {
         let contract = &model.manifest().input;
         let row_len = contract.row_len();
-        let mut values = Secret::new(vec![0.0; size * row_len]);
+        let mut values = Secret::new(vec![0.0; bucket * row_len]);
         for (row, values) in rows.iter().zip(values.expose_mut().chunks_exact_mut(row_len)) {
             contract.fill(row, values)?;
         }
-        let shape = [&[size], contract.row_shape().as_slice()].concat();
+        let shape = [&[bucket], contract.row_shape().as_slice()].concat();
         let values = std::mem::take(values.expose_mut());
         Ok(Self(Tensor::from_vec(values, shape, &CandleDevice::Cpu)?))
     }
