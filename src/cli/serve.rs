@@ -33,8 +33,8 @@ pub(super) struct ServeOptions {
     /// below 1; 1e-4 unless set.
     #[arg(long, value_name = "FMR")]
     fmr: Option<f64>,
-    /// Calibration of this deployment (`verify.calibration`, TOML). Its rows precede the rows of
-    /// the embedding model; unless set, only the model's rows decide.
+    /// Calibration of this deployment (`verify.calibration`, TOML). Its entries precede those of
+    /// the embedding model; unless set, only the model's entries decide.
     #[arg(long, value_name = "FILE")]
     calibration: Option<String>,
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! The CPU machine: fills rows into a tensor, runs the network, and splits the outputs by row.
 //!
-//! A large batch runs in parts. Rows are independent anyway, and eight pictures for a detector are
-//! 40 MiB.
+//! A large batch runs in parts, to bound the memory: the inputs of eight rows of the detector are
+//! 39 MB. Rows are independent, so the parts give the same answers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -47,7 +47,8 @@ pub(super) struct CpuMachine {
 /// small beside the networks themselves.
 const PART_BYTES: usize = 8 << 20;
 
-/// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
+/// Kernels may sum in another order in another bucket, which costs a few of the 24 bits of an
+/// `f32`'s mantissa.
 const BUCKET_TOLERANCE: f32 = 1e-5;
 
 impl MachineSpec for CpuSpec {
@@ -170,7 +171,8 @@ impl CpuMachine {
         catch_unwind(run).unwrap_or(Err(DeviceError::Panicked))
     }
 
-    /// Runs the rows in parts. Parts that would hold only padding are not run.
+    /// Runs the rows in parts, each a smaller bucket. Parts that would hold only padding are not
+    /// run.
     fn run_in_parts(
         &self,
         model: &LoadedModel,
@@ -202,7 +204,7 @@ impl CpuMachine {
     }
 }
 
-/// The input of a network, `[size, row shape…]`. Rows beyond those given are zeros. The tensor is
+/// The input of a network, `[bucket, row shape…]`. Rows beyond those given are zeros. The tensor is
 /// wiped on drop.
 struct InputTensor(Tensor);
 

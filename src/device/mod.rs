@@ -6,18 +6,18 @@
 //! ```
 //!
 //! Each device has one thread. Only that thread opens the machine and runs work on it. Work in an
-//! inbox holds one of the inbox's places, so sending never waits. A slot is free again when its
-//! work is done. The caller reserves a slot first and forms the batch after that, so the batch
-//! holds everything that is in the queue at the last moment. A GPU with two or more slots starts
-//! the next batch while it computes the current one.
+//! inbox holds one of the inbox's places, so sending never waits; a slot is a reserved place, free
+//! again when its work is done. The caller reserves a slot first and forms the batch after that, so
+//! the batch holds everything that is in the queue at the last moment. A GPU with two or more slots
+//! starts the next batch while it computes the current one.
 //!
 //! A model has one handle, [`LoadedModel`], and a placement: the [`DeviceSet`] that holds its
 //! network.
 //!
 //! A device that is lost answers its work with the loss and goes out of service. It is reopened,
 //! loads its models again from their files, and is back in service; [`DeviceGroup::health`] shows
-//! each step. A GPU that never ends a batch has hung. It cannot be stopped and its memory cannot be
-//! freed, so no task waits for it any more, not even when the group is closed.
+//! each step. A GPU that never ends a batch or a load has hung. It cannot be stopped and its memory
+//! cannot be freed, so no task waits for it any more, not even when the group is closed.
 
 mod batch;
 mod choice;

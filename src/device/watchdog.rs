@@ -2,7 +2,7 @@
 //! cannot be stopped, and every driver call that waits for it blocks forever.
 //!
 //! ```text
-//! device's thread:  begin (opening, a load, a batch) … idle    writes the heartbeat
+//! device's thread:  busy (opening, a load, a batch) … idle     writes the heartbeat
 //! watchdog:         poll … poll: overdue twice → hung          reads it, on a thread of its own
 //! ```
 //!
@@ -71,7 +71,8 @@ struct Task {
 }
 
 impl Heartbeat {
-    /// Reports that the thread runs the task `name` since `started`.
+    /// Reports that the thread has run the task `name` since `started`, and that the task may take
+    /// `limit`.
     pub(super) fn set_busy(&self, name: &'static str, started: Instant, limit: Duration) {
         self.set(Activity::Busy(Task { name, started, limit }));
     }

@@ -110,8 +110,9 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Returns the next work, or `None` if the oldest batch is to be finished first. That is the
-    /// case if this batch has run, or if every slot is taken and no batch could be started
-    /// meanwhile. Breaks if the inbox is closed and no batch runs, or if the device has hung.
+    /// case if this batch has run, if the batches of all slots run, so that the inbox holds no
+    /// other, or if the inbox is closed. Breaks if the inbox is closed and no batch runs, or if the
+    /// device has hung.
     fn next_work(&self) -> ControlFlow<(), Option<Work>> {
         loop {
             if self.heartbeat.has_hung() {
@@ -347,12 +348,13 @@ impl<M: Machine> Worker<M> {
         Ok(())
     }
 
-    /// Reports the oldest running batch as the current task: running batches are overdue when the
-    /// oldest one is. The time of a batch counts from when it was taken.
+    /// Reports the oldest running batch to the watchdog as the current task: running batches are
+    /// overdue when the oldest one is. The time of a batch counts from when it was taken.
     fn report_batch(&self, oldest: &TakenBatch) {
         self.heartbeat.set_busy("a batch", oldest.taken_at, self.timeouts.batch);
     }
 
+    /// Reports to the watchdog that a load starts now.
     fn report_load(&self) {
         self.heartbeat.set_busy("a load", Instant::now(), self.timeouts.load);
     }

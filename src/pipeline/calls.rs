@@ -207,8 +207,9 @@ impl ExaminedSide {
     }
 }
 
-/// Returns the type of the pair that two sides make. An embedding counts as a live photograph. Two
-/// documents count as the poorer one against a live photograph: a chip portrait before a file.
+/// Returns the type of the pair of two sides. An embedding counts as a live photograph. Two
+/// document portraits count as the poorer one and a live photograph; a chip portrait is poorer than
+/// a file.
 fn pair_type_of(a: &Side, b: &Side) -> PairType {
     let sources = [a, b].map(|side| match side {
         Side::Photo(photo) => photo.source,
@@ -233,6 +234,8 @@ fn best_live_photo(live: &[PhotoReport]) -> Option<usize> {
     best.map(|(index, _)| index)
 }
 
+/// Returns the evidence of a live photograph. `matched` is the embedding of the matched photograph,
+/// or `None` if this is the matched one.
 fn live_evidence(
     portrait: &PhotoReport,
     photo: &PhotoReport,

@@ -25,7 +25,7 @@ pub(super) struct FaceCrops {
     pub(super) liveness: Vec<RgbImage>,
 }
 
-/// The results of the networks for one face. The result of a network that was not run is unset.
+/// The results of the networks for one face. The result of a network that was not run is `None`.
 #[derive(Debug, Default)]
 pub(super) struct JudgedFace {
     /// The unit embedding, and the L2 norm of the raw one.
@@ -37,7 +37,7 @@ pub(super) struct JudgedFace {
 }
 
 impl JudgedFace {
-    /// Returns the judgement for the rules of a session, or `None` unless both results are set.
+    /// Returns the judgement for a liveness session, or `None` unless both networks were run.
     pub(super) fn frame_judgement(self) -> Option<FrameJudgement> {
         let (embedding, norm) = self.embedding?;
         Some(FrameJudgement { embedding, norm: norm.into(), pad_score: self.pad_score? })

@@ -1,12 +1,12 @@
 //! What a request does: one short function per call, read from top to bottom.
 //!
 //! [`Pipeline`] answers calls about photographs (`calls.rs`, `photo.rs`). [`LiveSession`] answers a
-//! stream of frames; each frame is measured (`frame.rs`) in the detail that the rules of
-//! [`crate::liveness`] need.
+//! stream of frames; each frame is measured (`frame.rs`) in the detail that [`crate::liveness`]
+//! asks for.
 //!
 //! Both decode and detect (`stages.rs`), and judge the main face (`face_crops.rs`), by the same
-//! functions. Both submit rows to the same lanes, so that rows of calls and of streams share
-//! batches.
+//! functions. To judge a face is to run the embedder and the liveness networks on it. Both submit
+//! rows to the same lanes, so that rows of calls and of streams share batches.
 
 mod calls;
 mod error;
@@ -50,8 +50,8 @@ use crate::image::ImageSettings;
 use crate::scheduler::{CpuPool, Scheduler};
 use crate::telemetry::Metrics;
 
-/// Largest distance, in bits of 64, between the difference hashes of one picture in two files.
-/// Recompressing or resizing a file changes 0 to 2 bits.
+/// Two files show the same picture if their difference hashes of 64 bits differ in at most this
+/// many. Recompressing or resizing a file changes 0 to 2 bits.
 const SAME_PICTURE_BITS_MAX: u32 = 2;
 
 /// The live models and everything that is needed to answer requests with them.
@@ -65,13 +65,13 @@ pub struct Pipeline {
     pub scheduler: Scheduler,
     /// Decodes, resizes and aligns images.
     pub pool: CpuPool,
-    /// Limits how many decoded images are in memory at one time.
+    /// One permit for each place of a decoded image in memory (`image.decoded_max`).
     pub image_places: Semaphore,
     /// Limits on images.
     pub image: ImageSettings,
     /// Limits on the quality of faces.
     pub quality: QualityLimits,
-    /// Calibration rows and the policy of this deployment.
+    /// Calibration entries and the policy of this deployment.
     pub policies: DecisionPolicies,
     /// Session tokens and the replay store.
     pub sessions: Sessions,
@@ -123,6 +123,7 @@ impl Pipeline {
         }
     }
 
+    /// Returns the least PAD score of a live person.
     fn pad_score_min(&self) -> f64 {
         self.rules.liveness.score_min
     }

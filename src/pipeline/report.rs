@@ -57,20 +57,20 @@ impl PhotoReport {
     }
 }
 
-/// Time in each stage, summed over the photographs of a request.
+/// Time in each stage, of one photograph or summed over those of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// Decoding, and scaling for the detector.
     pub decode: Duration,
-    /// Waiting for a decode permit, and for a batch.
+    /// Waiting for a place for the decoded image, and for a batch.
     pub queue: Duration,
-    /// The batch of the detector.
+    /// Running the detector's batch.
     pub detect: Duration,
     /// Face selection, alignment, crops and quality checks.
     pub align: Duration,
-    /// The batch of the embedder.
+    /// Running the embedder's batch.
     pub embed: Duration,
-    /// The batches of the liveness networks.
+    /// Running the batches of the liveness networks.
     pub liveness: Duration,
 }
 
@@ -90,7 +90,7 @@ impl std::ops::AddAssign for StageTimes {
 pub struct Similarity {
     /// Cosine of the unit embeddings, -1..1.
     pub cosine: f64,
-    /// Score and false-match rate. Unset without a calibration row.
+    /// Score and false-match rate. `None` without a calibration entry.
     pub calibrated: Option<CalibratedSimilarity>,
 }
 
@@ -99,8 +99,8 @@ pub struct Similarity {
 pub struct CalibratedSimilarity {
     /// Score 0..100: 60 at FMR 1e-2, 80 at 1e-3, 90 at 1e-4.
     pub score100: f64,
-    /// False-match rate of a threshold at this similarity, not below the row's smallest supported
-    /// rate.
+    /// False-match rate of a threshold at this similarity, not below the smallest rate that the
+    /// entry supports.
     pub fmr: f64,
 }
 
@@ -109,11 +109,11 @@ pub struct CalibratedSimilarity {
 pub struct Verification {
     /// Decision and reasons.
     pub verdict: Verdict,
-    /// Similarity of the portrait and the best live photograph. Unset if either is unusable.
+    /// Similarity of the portrait and the matched live photograph. `None` if either is unusable.
     pub similarity: Option<Similarity>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Least cosine that passes at that rate. Unset without a calibration row.
+    /// Least cosine that passes at that rate. `None` without a calibration entry.
     pub similarity_min: Option<f64>,
     /// Lowest liveness score of the live photographs, and the limit.
     pub liveness: Option<LivenessScore>,
@@ -123,7 +123,7 @@ pub struct Verification {
     pub live: Vec<PhotoReport>,
     /// Index of the live photograph that was matched.
     pub matched: Option<usize>,
-    /// The calibration row of the decision.
+    /// The calibration entry of the decision.
     pub calibration: Option<CalibrationEntry>,
 }
 
@@ -139,7 +139,7 @@ pub struct LivenessScore {
 /// The result of `Compare`.
 #[derive(Debug)]
 pub struct Comparison {
-    /// Unset if a face could not be embedded.
+    /// `None` if a face could not be embedded.
     pub similarity: Option<Similarity>,
     /// Why there is no similarity.
     pub reasons: Vec<Reason>,
@@ -147,7 +147,7 @@ pub struct Comparison {
     pub a: Option<PhotoReport>,
     /// Report on the second side, if it was an image.
     pub b: Option<PhotoReport>,
-    /// The calibration row of `similarity`.
+    /// The calibration entry of `similarity`.
     pub calibration: Option<CalibrationEntry>,
 }
 
@@ -156,7 +156,7 @@ pub struct Comparison {
 pub struct LivenessCheck {
     /// Decision and reasons.
     pub verdict: Verdict,
-    /// Unset if the photograph is unusable.
+    /// `None` if the photograph is unusable.
     pub liveness: Option<LivenessScore>,
     /// Report on the photograph.
     pub photo: PhotoReport,

@@ -1,4 +1,6 @@
-//! The input crops and output decoders of the live models, parsed once from their manifests.
+//! The input crops and output decoders of the live models, parsed once from their manifests. A rule
+//! says how one network is fed and how its outputs are read. Outputs are named by their index in
+//! the manifest, as `output`, `landmarks` and `face_flag`.
 
 use std::sync::Arc;
 

@@ -41,7 +41,8 @@ struct DecodedImage {
 }
 
 impl DecodedImage {
-    /// Decodes a file. Undoes the file's own EXIF orientation first, then `orientation`.
+    /// Decodes a file and scales the image to a canvas of `side` pixels. Undoes the file's own EXIF
+    /// orientation first, then `orientation`.
     fn decode(
         file: &[u8],
         limits: &ImageSettings,
@@ -93,7 +94,7 @@ impl Pipeline {
         })
     }
 
-    /// Waits for a permit to hold one decoded image in memory. Dropping the permit releases it.
+    /// Waits for a place for one decoded image in memory. Dropping the permit frees the place.
     pub(super) async fn acquire_image_place(
         &self,
         ticket: &Ticket,
@@ -106,7 +107,8 @@ impl Pipeline {
         Ok(place)
     }
 
-    /// Decodes an image file and runs the detector on it. Undoes the orientation of the camera.
+    /// Decodes an image file and runs the detector on it. Undoes `orientation`, how the camera was
+    /// held.
     ///
     /// # Errors
     /// Invalid image bytes ([`Error::Invalid`] with `field`), the deadline, a fault.

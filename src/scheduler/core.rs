@@ -139,6 +139,7 @@ impl<T> Core<T> {
         dropped
     }
 
+    /// Returns the lane on `device` whose batch goes first among those that may start at `now`.
     fn first_closed(&self, now: Instant, device: usize) -> Option<(usize, CloseReason)> {
         let closed = self.placed_on(device).filter_map(|(index, lane)| {
             let (at, reason) = lane.closes_at()?;
@@ -148,6 +149,7 @@ impl<T> Core<T> {
         first.map(|(index, _, reason)| (index, reason))
     }
 
+    /// Returns when the first batch on `device` may start, or `None` if no row waits for it.
     fn earliest_close(&self, device: usize) -> Option<Instant> {
         self.placed_on(device).filter_map(|(_, lane)| lane.closes_at()).map(|(at, _)| at).min()
     }

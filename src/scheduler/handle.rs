@@ -66,9 +66,9 @@ impl Scheduler {
     /// Runs `row` on `model` and returns the answer. While the lane is full, the call waits for a
     /// place in it.
     ///
-    /// Dropping the future cancels the row. A cancelled row that was not launched yet never is.
-    /// A row whose deadline has passed is answered only when the next batch is formed. A caller
-    /// that must answer at the deadline drops the future then.
+    /// Dropping the future cancels the row. A row that is cancelled before its launch is never
+    /// launched. A row whose deadline has passed is answered only when the next batch is formed. A
+    /// caller that must answer at the deadline drops the future then.
     ///
     /// # Errors
     /// [`RowError`]. The holder of a ticket is never refused for load.

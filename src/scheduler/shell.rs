@@ -28,14 +28,14 @@ pub(super) struct Job {
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// The reply channel of a row, and the ticket that is held until the row is answered.
+/// The caller of a row: its reply channel, and the ticket that is held until the row is answered.
 #[derive(Debug)]
 pub(super) struct RowCaller {
     pub(super) ticket: Arc<Ticket>,
     pub(super) reply: oneshot::Sender<Result<RowAnswer, RowError>>,
 }
 
-/// A live model and its metrics.
+/// The model that a lane runs, and the metrics of the lane. The rows are in the [`Core`].
 pub(super) struct LiveLane {
     pub(super) model: Arc<LoadedModel>,
     pub(super) stats: LaneStats,

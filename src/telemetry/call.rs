@@ -1,4 +1,4 @@
-//! One call, from its first byte to its end: id, span, and its final log line.
+//! One call, from its headers to its end: id, span, and its final log line.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use super::labels::{Method, Outcome, Stage};
 use super::metrics::Metrics;
 use super::times::CallTimes;
 
-/// Identifies one call. The server draws the id, so that no caller can choose what the log holds.
+/// Identifies one call: the `request_id` of log lines and the trailer `menshen-request-id`. The
+/// server draws the id, so that no caller can choose what the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallId(Uuid);
 

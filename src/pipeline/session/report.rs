@@ -35,13 +35,13 @@ pub struct SessionReport {
     pub similarity: Option<Similarity>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Least cosine that passes at that rate. Unset without a calibration row.
+    /// Least cosine that passes at that rate. `None` without a calibration entry.
     pub similarity_min: Option<f64>,
     /// Sequence number of the matched frame.
     pub matched: Option<u32>,
     /// Counts of the frames.
     pub frames: FrameCounts,
-    /// The calibration row of the decision.
+    /// The calibration entry of the decision.
     pub calibration: Option<CalibrationEntry>,
     /// Time of the decision, in milliseconds of Unix time.
     pub decided_unix_ms: u64,
