@@ -142,28 +142,28 @@ impl App {
         let config = &self.config;
         let StartInputs { devices, packages, policies, sessions } =
             read_start_inputs(config).await?;
-        let device = devices.open().await?;
-        let snapshot = catalog::load(&device, packages).await?;
+        let group = devices.open().await?;
+        let snapshot = catalog::load(&group, packages).await?;
         let rules = Rules::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
             self.metrics.requests.set_model_live(&labels(model.manifest()));
         }
-        self.description = describe(&device, &snapshot, &policies);
+        self.description = describe(&group, &snapshot, &policies);
         let lanes = lanes(&config.scheduler, &snapshot);
         let mut watcher = HealthWatcher {
-            devices: device.health(),
+            devices: group.health(),
             placements: snapshot.iter().map(|(_, model)| model.placement()).collect(),
             publisher: self.publisher.clone(),
             metrics: self.metrics.requests.clone(),
             reported: Vec::new(),
         };
-        let scheduler = Scheduler::start(Arc::new(device), lanes, &self.metrics.scheduler);
+        let scheduler = Scheduler::start(Arc::new(group), lanes, &self.metrics.scheduler);
         let pipeline = Pipeline {
             snapshot,
             rules: Arc::new(rules),
             scheduler,
             pool: cpu_pool(&config.device)?,
-            decode_permits: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
+            image_places: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),
             image: config.image,
             quality: config.quality.clone(),
             policies,
@@ -260,9 +260,9 @@ fn labels(manifest: &Manifest) -> ModelLabels {
     }
 }
 
-fn describe(device: &DeviceGroup, snapshot: &Snapshot, policies: &DecisionPolicies) -> Vec<String> {
+fn describe(group: &DeviceGroup, snapshot: &Snapshot, policies: &DecisionPolicies) -> Vec<String> {
     let mut lines: Vec<String> =
-        device.describe().map(|device| format!("device      {device}")).collect();
+        group.describe().map(|device| format!("device      {device}")).collect();
     for (kind, model) in snapshot.iter() {
         let manifest = model.manifest();
         let name = match kind {

@@ -39,15 +39,15 @@
 //!
 //! ```text
 //! Start → token → Ticket → portrait → (frame → admit → measure → observe → judge → events)*
-//!       → verdict → kept → result
+//!       → verdict → stored → result
 //! ```
 //!
 //! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
 //! one thread per device, which on the CPU runs the networks with a team of threads
 //! ([`engine::cpu::ThreadTeam`]) and on a GPU is watched by another. One scheduler task feeds all
-//! devices of the group: a slot of a device is reserved, then a batch is formed of the lanes placed
-//! there. A device starts what has been launched before it finishes the oldest batch, as far as its
-//! machine can.
+//! devices of the group: it reserves a slot of a device, then forms a batch from the rows of a lane
+//! that is placed on the device. A GPU starts the next launched batch before it finishes the oldest
+//! one.
 //!
 //! # What always holds
 //!
@@ -71,8 +71,8 @@
 //! - **A liveness session serves once**, on one of all replicas that share a store, for the shop,
 //!   device, transaction and portrait it was created for. The matched face is one of the judged
 //!   frames. The result is stored before it is sent.
-//! - **A poor performance is an answer**, trouble of the service is a status: a server that had to
-//!   leave out frames does not ask the customer to try harder.
+//! - **A badly performed gesture is an answer**, a fault of the server is a status: a server that
+//!   skipped too many frames does not ask the customer to try again.
 //! - **A poor photograph is an answer**, a malformed request is a status. Only
 //!   `services/status.rs` names gRPC codes. The code, the outcome in the metrics and the level in
 //!   the log all follow from [`pipeline::Error::kind`].
@@ -109,11 +109,11 @@
 //! | the decision, and its threshold | [`face::verify_decision`], [`face::calibration`] |
 //! | batching | `scheduler/core.rs` |
 //! | the networks | [`engine`] |
-//! | how well attacks are told from people | [`menshen_evaluation`] |
+//! | error rates of matching and of liveness | [`menshen_evaluation`] |
 //!
-//! `README.md` is one page for all users. Rooms with readers of their own have their own: `proto/`,
-//! `models/`, `deploy/`, `benches/`, `tests/cuda/`, `src/engine/`, `src/liveness/` and
-//! `src/evaluation/`.
+//! `README.md` is one page for all users. Folders with readers of their own have a README of their
+//! own: `proto/`, `models/`, `deploy/`, `benches/`, `tests/cuda/`, `src/engine/`, `src/liveness/`
+//! and `src/evaluation/`.
 
 pub mod app;
 pub mod catalog;

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::device::{DeviceHealth, DeviceSet, DeviceState, Health};
+use crate::device::{DeviceHealth, DeviceSet, DeviceState, GroupHealth};
 use crate::services::ServingState;
 use crate::telemetry::Metrics;
 
@@ -58,7 +58,7 @@ impl StatePublisher {
 /// Watches the health of the devices. The server is ready while every live model has a device in
 /// service.
 pub(super) struct HealthWatcher {
-    pub(super) devices: watch::Receiver<Health>,
+    pub(super) devices: watch::Receiver<GroupHealth>,
     /// The placements of the live models.
     pub(super) placements: Vec<DeviceSet>,
     pub(super) publisher: StatePublisher,
@@ -131,13 +131,13 @@ mod tests {
     use super::*;
 
     /// Makes a watcher of two devices. One model is on both, the other on the second device only.
-    async fn watcher() -> (watch::Sender<Health>, HealthWatcher, Registry) {
+    async fn watcher() -> (watch::Sender<GroupHealth>, HealthWatcher, Registry) {
         let device = |name: &str| DeviceHealth {
             name: name.to_owned(),
             state: DeviceState::InService,
             losses: 0,
         };
-        let health = Health { devices: vec![device("cuda:0"), device("cuda:1")] };
+        let health = GroupHealth { devices: vec![device("cuda:0"), device("cuda:1")] };
         let (sender, devices) = watch::channel(health);
         let (reporter, _) = tonic_health::server::health_reporter();
         let mut registry = Registry::default();
@@ -151,7 +151,7 @@ mod tests {
         (sender, watcher, registry)
     }
 
-    fn lose(health: &watch::Sender<Health>, device: usize) {
+    fn lose(health: &watch::Sender<GroupHealth>, device: usize) {
         health.send_modify(|health| {
             health.devices[device].state = DeviceState::Recovering { why: "ecc".to_owned() };
             health.devices[device].losses += 1;

@@ -33,20 +33,20 @@ pub type Snapshot = ByTask<Arc<LoadedModel>>;
 /// [`CatalogError::WrongTask`], before any model is loaded. [`CatalogError::Device`] if a device
 /// refuses a model; then no model is live.
 pub async fn load(
-    device: &DeviceGroup,
+    group: &DeviceGroup,
     packages: ByTask<Package>,
 ) -> Result<Arc<Snapshot>, CatalogError> {
     let packages = packages.try_map(check_task)?;
     // The model with the largest weights first: importing briefly needs several times their size,
     // and no other model takes memory yet.
-    let embedder = load_one(device, packages.embedder).await?;
-    let mesh = load_one(device, packages.mesh).await?;
-    let iris = load_one(device, packages.iris).await?;
-    let detector = load_one(device, packages.detector).await?;
+    let embedder = load_one(group, packages.embedder).await?;
+    let mesh = load_one(group, packages.mesh).await?;
+    let iris = load_one(group, packages.iris).await?;
+    let detector = load_one(group, packages.detector).await?;
     let LivenessEnsemble { members: unloaded, fusion, score_min } = packages.liveness;
     let mut members = Vec::with_capacity(unloaded.len());
     for package in unloaded {
-        members.push(load_one(device, package).await?);
+        members.push(load_one(group, package).await?);
     }
     let liveness = LivenessEnsemble { members, fusion, score_min };
     Ok(Arc::new(Snapshot { detector, embedder, mesh, iris, liveness }))
@@ -60,11 +60,8 @@ fn check_task(kind: TaskKind, package: Package) -> Result<Package, CatalogError>
     }
 }
 
-async fn load_one(
-    device: &DeviceGroup,
-    package: Package,
-) -> Result<Arc<LoadedModel>, CatalogError> {
+async fn load_one(group: &DeviceGroup, package: Package) -> Result<Arc<LoadedModel>, CatalogError> {
     let model = package.id();
     let refused = |source| CatalogError::Device { model, source: Box::new(source) };
-    device.load(package).await.map_err(refused)
+    group.load(package).await.map_err(refused)
 }

@@ -1,7 +1,7 @@
 //! The CPU machine: fills rows into a tensor, runs the network, and splits the outputs by row.
 //!
-//! A large batch runs in parts. Rows are independent anyway, and eight pictures for a detector are
-//! 40 MiB.
+//! A large batch runs in parts, to bound the memory: the inputs of eight rows of the detector are
+//! 39 MB. Rows are independent, so the parts give the same answers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -47,7 +47,8 @@ pub(super) struct CpuMachine {
 /// small beside the networks themselves.
 const PART_BYTES: usize = 8 << 20;
 
-/// Kernels may sum in another order in another bucket, which costs a few of the 24 bits.
+/// Kernels may sum in another order in another bucket, which costs a few of the 24 bits of an
+/// `f32`'s mantissa.
 const BUCKET_TOLERANCE: f32 = 1e-5;
 
 impl MachineSpec for CpuSpec {
@@ -170,19 +171,20 @@ impl CpuMachine {
         catch_unwind(run).unwrap_or(Err(DeviceError::Panicked))
     }
 
-    /// Runs the rows in parts. Parts that would hold only padding are not run.
+    /// Runs the rows in parts, each a smaller bucket. Parts that would hold only padding are not
+    /// run.
     fn run_in_parts(
         &self,
         model: &LoadedModel,
         rows: &[RgbImage],
         bucket: usize,
     ) -> Result<Vec<RowOutput>, DeviceError> {
-        let (network, size) = (self.network(model)?, self.part_rows(model, bucket));
+        let (network, part_rows) = (self.network(model)?, self.part_rows(model, bucket));
         let mut outputs = Vec::with_capacity(rows.len());
-        for (index, part) in rows.chunks(size).enumerate() {
-            let size = size.min(bucket - index * size);
-            let input = InputTensor::new(model, part, size)?;
-            outputs.extend(split_by_row(&network(&input.0)?, part.len(), size)?);
+        for (index, part) in rows.chunks(part_rows).enumerate() {
+            let part_bucket = part_rows.min(bucket - index * part_rows);
+            let input = InputTensor::new(model, part, part_bucket)?;
+            outputs.extend(split_by_row(&network(&input.0)?, part.len(), part_bucket)?);
         }
         Ok(outputs)
     }
@@ -192,8 +194,8 @@ impl CpuMachine {
     fn part_rows(&self, model: &LoadedModel, bucket: usize) -> usize {
         let row_bytes = model.manifest().input.row_len() * size_of::<f32>();
         let threads = self.team.size();
-        let for_each = (PART_BYTES / row_bytes / threads).max(1);
-        bucket.min(for_each * threads)
+        let thread_rows = (PART_BYTES / row_bytes / threads).max(1);
+        bucket.min(thread_rows * threads)
     }
 
     fn network(&self, model: &LoadedModel) -> Result<&RunNetwork, DeviceError> {
@@ -202,19 +204,19 @@ impl CpuMachine {
     }
 }
 
-/// The input of a network, `[size, row shape…]`. Rows beyond those given are zeros. The tensor is
+/// The input of a network, `[bucket, row shape…]`. Rows beyond those given are zeros. The tensor is
 /// wiped on drop.
 struct InputTensor(Tensor);
 
 impl InputTensor {
-    fn new(model: &LoadedModel, rows: &[RgbImage], size: usize) -> Result<Self, DeviceError> {
+    fn new(model: &LoadedModel, rows: &[RgbImage], bucket: usize) -> Result<Self, DeviceError> {
         let contract = &model.manifest().input;
         let row_len = contract.row_len();
-        let mut values = Secret::new(vec![0.0; size * row_len]);
+        let mut values = Secret::new(vec![0.0; bucket * row_len]);
         for (row, values) in rows.iter().zip(values.expose_mut().chunks_exact_mut(row_len)) {
             contract.fill(row, values)?;
         }
-        let shape = [&[size], contract.row_shape().as_slice()].concat();
+        let shape = [&[bucket], contract.row_shape().as_slice()].concat();
         let values = std::mem::take(values.expose_mut());
         Ok(Self(Tensor::from_vec(values, shape, &CandleDevice::Cpu)?))
     }

@@ -9,7 +9,7 @@ use crate::telemetry::causes;
 
 /// The states of all devices of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
+pub struct GroupHealth {
     /// One entry per device, at least one, at the index of the device in the group.
     pub devices: Vec<DeviceHealth>,
 }
@@ -57,7 +57,7 @@ impl DeviceState {
     }
 }
 
-impl Health {
+impl GroupHealth {
     /// Returns the health of devices with these names, all in service.
     pub(super) fn all_in_service(names: impl IntoIterator<Item = String>) -> Self {
         let device = |name| DeviceHealth { name, state: DeviceState::InService, losses: 0 };
@@ -98,7 +98,7 @@ struct FailureReason {
 /// Reports the state of one device. If the device's thread panics, the device has failed.
 #[derive(Debug, Clone)]
 pub(super) struct StateReporter {
-    pub(super) health: Arc<watch::Sender<Health>>,
+    pub(super) health: Arc<watch::Sender<GroupHealth>>,
     pub(super) device: usize,
 }
 
@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_device_whose_thread_panics_has_failed() {
-        let health = Arc::new(watch::Sender::new(Health::all_in_service(["a".into(), "b".into()])));
+        let health =
+            Arc::new(watch::Sender::new(GroupHealth::all_in_service(["a".into(), "b".into()])));
         let reporter = StateReporter { health: Arc::clone(&health), device: 1 };
         let thread = std::thread::spawn(move || {
             let _held = reporter;
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_device_that_hung_stays_so_whatever_its_thread_says_later() {
-        let health = Arc::new(watch::Sender::new(Health::all_in_service(["a".into()])));
+        let health = Arc::new(watch::Sender::new(GroupHealth::all_in_service(["a".into()])));
         let reporter = StateReporter { health: Arc::clone(&health), device: 0 };
         reporter.on_hung("it hangs".to_owned());
         reporter.on_reopen_error(&DeviceError::Stopped);

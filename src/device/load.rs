@@ -36,10 +36,10 @@ fn check_golden<M: Machine>(
     if golden.input == model.manifest().input {
         check_rows(machine, model, &golden)?;
     } else {
-        let trial = model.trial(&golden.input);
-        machine.load(&trial, package)?;
-        let checked = check_rows(machine, &trial, &golden);
-        machine.unload(trial.key());
+        let golden_model = model.with_golden_input(&golden.input);
+        machine.load(&golden_model, package)?;
+        let checked = check_rows(machine, &golden_model, &golden);
+        machine.unload(golden_model.key());
         checked?;
     }
     Ok(started.elapsed())
@@ -97,8 +97,8 @@ fn row_difference(a: &RowOutput, b: &RowOutput) -> f32 {
     tensors.map(|(a, b)| tensor_difference(a.expose(), b.expose())).fold(0.0, f32::max)
 }
 
-/// Returns the largest difference of two values, relative to the largest value of `a` if that is
-/// above 1.
+/// Returns the largest difference of two values, relative to the largest absolute value of `a` if
+/// that is above 1.
 fn tensor_difference(a: &[f32], b: &[f32]) -> f32 {
     let scale = a.iter().fold(1.0_f32, |largest, value| largest.max(value.abs()));
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)

@@ -31,8 +31,9 @@ pub(super) struct DropSignal(Box<dyn Fn() + Send + Sync>);
 pub(super) enum ModelKey {
     /// Key of a model, different for every load.
     Live(u64),
-    /// Key of a trial network, for a golden of another input size. A machine holds one at a time.
-    Trial,
+    /// Key of the network that checks a golden whose input size is not the model's. A machine holds
+    /// one at a time.
+    GoldenInput,
 }
 
 /// Durations of the parts of loading, on the device that took longest.
@@ -42,7 +43,7 @@ pub struct LoadTiming {
     pub build: Duration,
     /// Checking the golden rows, alone and in a bucket.
     pub golden: Duration,
-    /// Bucket and time of its first run with all rows, smallest bucket first.
+    /// Each bucket and the time of its first full batch, smallest bucket first.
     pub buckets: Vec<(usize, Duration)>,
 }
 
@@ -70,10 +71,10 @@ impl LoadedModel {
         }
     }
 
-    /// Returns a trial handle of the same model with another input contract.
-    pub(super) fn trial(&self, input: &InputContract) -> Self {
+    /// Returns a handle of the same model with the input contract of its golden.
+    pub(super) fn with_golden_input(&self, input: &InputContract) -> Self {
         let manifest = Manifest { input: input.clone(), ..self.manifest.clone() };
-        Self::without_files(ModelKey::Trial, manifest, DeviceSet::of([]))
+        Self::without_files(ModelKey::GoldenInput, manifest, DeviceSet::of([]))
     }
 
     /// Returns a handle of a network that no device loads again after a loss.

@@ -46,7 +46,7 @@ pub(super) trait Machine {
     fn reopen(&mut self) -> Result<(), DeviceError>;
 
     /// Returns the maximum difference between a row's outputs in two buckets, relative to the
-    /// largest value of the output.
+    /// largest absolute value of the output if that is above 1.
     fn bucket_tolerance(&self, precision: Precision) -> f32;
 
     /// Runs rows in one pass and returns their outputs.

@@ -6,18 +6,18 @@
 //! ```
 //!
 //! Each device has one thread. Only that thread opens the machine and runs work on it. Work in an
-//! inbox holds one of the inbox's places, so sending never waits. A slot is free again when its
-//! work is done. The caller reserves a slot first and forms the batch after that, so the batch
-//! holds everything that is in the queue at the last moment. A GPU with two or more slots starts
-//! the next batch while it computes the current one.
+//! inbox holds one of the inbox's places, so sending never waits; a slot is a reserved place, free
+//! again when its work is done. The caller reserves a slot first and forms the batch after that, so
+//! the batch holds everything that is in the queue at the last moment. A GPU with two or more slots
+//! starts the next batch while it computes the current one.
 //!
 //! A model has one handle, [`LoadedModel`], and a placement: the [`DeviceSet`] that holds its
 //! network.
 //!
 //! A device that is lost answers its work with the loss and goes out of service. It is reopened,
 //! loads its models again from their files, and is back in service; [`DeviceGroup::health`] shows
-//! each step. A GPU that never ends a batch has hung. It cannot be stopped and its memory cannot be
-//! freed, so no task waits for it any more, not even when the group is closed.
+//! each step. A GPU that never ends a batch or a load has hung. It cannot be stopped and its memory
+//! cannot be freed, so no task waits for it any more, not even when the group is closed.
 
 mod batch;
 mod choice;
@@ -67,7 +67,7 @@ pub use compare::compare;
 pub use cuda::open_gpu_alone;
 pub use device_set::DeviceSet;
 pub use error::{DeviceError, Loss};
-pub use health::{DeviceHealth, DeviceState, Health};
+pub use health::{DeviceHealth, DeviceState, GroupHealth};
 pub use loaded::{LoadTiming, LoadedModel};
 pub use machine::DeviceDescription;
 pub use plan::DevicePlan;
@@ -89,7 +89,7 @@ use worker::DeviceThread;
 pub struct DeviceGroup {
     /// Placements and slots name a device by its index here.
     devices: Vec<DeviceHandle>,
-    health: Arc<watch::Sender<Health>>,
+    health: Arc<watch::Sender<GroupHealth>>,
     placements: Placements,
     /// The precision of all models; `None` leaves the choice to each manifest.
     precision: Option<Precision>,
@@ -134,17 +134,17 @@ impl DeviceGroup {
     async fn open_plan(plan: DevicePlan, timeouts: &Timeouts) -> Result<Self, DeviceError> {
         let DevicePlan { machines, placements, slots, precision } = plan;
         let names = machines.iter().map(|machine| machine.name());
-        let health = Arc::new(watch::Sender::new(Health::all_in_service(names)));
+        let health = Arc::new(watch::Sender::new(GroupHealth::all_in_service(names)));
         let mut opening = Vec::with_capacity(machines.len());
         for (device, machine) in machines.into_iter().enumerate() {
             let reporter = StateReporter { health: Arc::clone(&health), device };
-            let final_loss = final_loss(health.subscribe(), device);
+            let final_loss = wait_for_final_loss(health.subscribe(), device);
             let started = OpeningDevice::start(machine, reporter, slots, timeouts.clone())?;
             opening.push((started, final_loss));
         }
         let mut devices = Vec::with_capacity(opening.len());
         for (device, final_loss) in opening {
-            devices.push(device.opened(slots, final_loss).await?);
+            devices.push(device.wait_until_open(slots, final_loss).await?);
         }
         Ok(Self { devices, health, placements, precision, next_key: Mutex::new(0) })
     }
@@ -155,7 +155,7 @@ impl DeviceGroup {
     }
 
     /// Returns a receiver of the state of all devices.
-    pub fn health(&self) -> watch::Receiver<Health> {
+    pub fn health(&self) -> watch::Receiver<GroupHealth> {
         self.health.subscribe()
     }
 
@@ -191,7 +191,7 @@ impl DeviceGroup {
         tokio::select! {
             biased;
             Ok(loaded) = loaded => loaded,
-            Some(loss) = final_loss(self.health.subscribe(), device) => {
+            Some(loss) = wait_for_final_loss(self.health.subscribe(), device) => {
                 Err(DeviceError::Lost(loss))
             }
             else => Err(DeviceError::Stopped),
@@ -235,8 +235,11 @@ impl DeviceGroup {
 
 /// Waits until a device has failed or hung, and returns the loss to answer its work with. A thread
 /// that hangs cannot answer. Returns `None` if the group is closed first.
-async fn final_loss(mut health: watch::Receiver<Health>, device: usize) -> Option<Loss> {
-    let is_final = move |now: &Health| now.devices[device].final_loss().is_some();
+async fn wait_for_final_loss(
+    mut health: watch::Receiver<GroupHealth>,
+    device: usize,
+) -> Option<Loss> {
+    let is_final = move |now: &GroupHealth| now.devices[device].final_loss().is_some();
     let found = health.wait_for(is_final).await.ok()?;
     found.devices[device].final_loss()
 }
@@ -254,7 +257,7 @@ impl OpeningDevice {
         let (name, can_hang) = (machine.name(), machine.can_hang());
         let heartbeat = Arc::new(Heartbeat::default());
         let poll_interval = timeouts.poll_interval;
-        let (watched, watcher) = (Arc::clone(&heartbeat), reporter.clone());
+        let (watched_heartbeat, watchdog_reporter) = (Arc::clone(&heartbeat), reporter.clone());
         let device = DeviceThread { inbox, slots, reporter, heartbeat, timeouts, opened: reply };
         let mut thread = spawn(format!("device-{name}"), move || {
             // Closes the channel when this thread ends.
@@ -263,8 +266,8 @@ impl OpeningDevice {
         })?;
         if can_hang {
             let watchdog = Watchdog {
-                heartbeat: watched,
-                reporter: watcher,
+                heartbeat: watched_heartbeat,
+                reporter: watchdog_reporter,
                 poll_interval,
                 thread_alive,
                 thread,
@@ -275,7 +278,7 @@ impl OpeningDevice {
     }
 
     /// Returns the device when it has opened, or an error if it fails or hangs first.
-    async fn opened(
+    async fn wait_until_open(
         self,
         slots: NonZeroUsize,
         final_loss: impl Future<Output = Option<Loss>>,
@@ -317,7 +320,7 @@ impl Slot<'_> {
         let (reply, outcome) = oneshot::channel();
         let (rows, launched) = (batch.rows.len(), Instant::now());
         let lost = move |loss: Loss| BatchOutcome::lost(&loss, rows, launched.elapsed());
-        let final_loss = final_loss(self.group.health.subscribe(), self.device);
+        let final_loss = wait_for_final_loss(self.group.health.subscribe(), self.device);
         self.send(|permit| Work::Run { batch, reply, permit });
         // A thread that ends drops the reply channel. Then the device has failed or hung, or the
         // group is being closed.

@@ -17,6 +17,7 @@ pub(super) struct TakenBatch {
 /// A batch that the machine runs.
 pub(super) struct RunningBatch<R> {
     pub(super) taken: TakenBatch,
+    /// The machine's handle of the batch.
     pub(super) running: R,
 }
 

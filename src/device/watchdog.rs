@@ -2,7 +2,7 @@
 //! cannot be stopped, and every driver call that waits for it blocks forever.
 //!
 //! ```text
-//! device's thread:  begin (opening, a load, a batch) … idle    writes the heartbeat
+//! device's thread:  busy (opening, a load, a batch) … idle     writes the heartbeat
 //! watchdog:         poll … poll: overdue twice → hung          reads it, on a thread of its own
 //! ```
 //!
@@ -71,8 +71,9 @@ struct Task {
 }
 
 impl Heartbeat {
-    /// Reports that the thread runs the task `name` since `started`.
-    pub(super) fn begin(&self, name: &'static str, started: Instant, limit: Duration) {
+    /// Reports that the thread has run the task `name` since `started`, and that the task may take
+    /// `limit`.
+    pub(super) fn set_busy(&self, name: &'static str, started: Instant, limit: Duration) {
         self.set(Activity::Busy(Task { name, started, limit }));
     }
 
@@ -166,7 +167,7 @@ mod tests {
         let mut overdue = None;
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(heartbeat.poll(at(1000), &mut overdue), None, "it rests");
-        heartbeat.begin("a batch", start, LIMIT);
+        heartbeat.set_busy("a batch", start, LIMIT);
         assert_eq!(heartbeat.poll(at(30), &mut overdue), None);
         assert_eq!(heartbeat.poll(at(31), &mut overdue), None, "the first poll");
         let task = heartbeat.poll(at(32), &mut overdue).unwrap();
@@ -182,13 +183,13 @@ mod tests {
         let start = Instant::now();
         let mut overdue = None;
         let at = |seconds| start + Duration::from_secs(seconds);
-        heartbeat.begin("a batch", start, LIMIT);
+        heartbeat.set_busy("a batch", start, LIMIT);
         assert_eq!(heartbeat.poll(at(99), &mut overdue), None);
-        heartbeat.begin("a batch", at(1), LIMIT);
+        heartbeat.set_busy("a batch", at(1), LIMIT);
         assert_eq!(heartbeat.poll(at(100), &mut overdue), None, "another batch");
         heartbeat.set_idle();
         assert_eq!(heartbeat.poll(at(101), &mut overdue), None);
-        heartbeat.begin("a batch", at(1), LIMIT);
+        heartbeat.set_busy("a batch", at(1), LIMIT);
         assert_eq!(
             heartbeat.poll(at(102), &mut overdue),
             None,

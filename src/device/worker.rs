@@ -74,7 +74,7 @@ impl DeviceThread {
         open: impl FnOnce(NonZeroUsize) -> Result<(M, DeviceDescription), DeviceError>,
     ) {
         let Self { inbox, slots, reporter, heartbeat, timeouts, opened } = self;
-        heartbeat.begin("opening the device", Instant::now(), timeouts.open);
+        heartbeat.set_busy("opening the device", Instant::now(), timeouts.open);
         match open(slots) {
             Ok((machine, description)) => {
                 drop(opened.send(Ok(description)));
@@ -95,7 +95,7 @@ impl<M: Machine> Worker<M> {
         if self.heartbeat.has_hung() {
             return self.leak_machine();
         }
-        self.heartbeat.begin("closing the device", Instant::now(), self.timeouts.batch);
+        self.heartbeat.set_busy("closing the device", Instant::now(), self.timeouts.batch);
     }
 
     fn step(&mut self) -> ControlFlow<()> {
@@ -110,8 +110,9 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Returns the next work, or `None` if the oldest batch is to be finished first. That is the
-    /// case if this batch has run, or if every slot is taken and no batch could be started
-    /// meanwhile. Breaks if the inbox is closed and no batch runs, or if the device has hung.
+    /// case if this batch has run, if the batches of all slots run, so that the inbox holds no
+    /// other, or if the inbox is closed. Breaks if the inbox is closed and no batch runs, or if the
+    /// device has hung.
     fn next_work(&self) -> ControlFlow<(), Option<Work>> {
         loop {
             if self.heartbeat.has_hung() {
@@ -124,7 +125,7 @@ impl<M: Machine> Worker<M> {
                     Err(_) => ControlFlow::Break(()),
                 };
             };
-            self.begin_batch(taken);
+            self.report_batch(taken);
             let is_full = self.running.len() >= self.slots;
             let wait = if is_full { Duration::ZERO } else { POLL_INTERVAL };
             match self.inbox.recv_timeout(wait) {
@@ -139,7 +140,7 @@ impl<M: Machine> Worker<M> {
         match work {
             Work::Run { batch, reply, permit } => {
                 let taken = TakenBatch::new(batch, reply, permit);
-                self.begin_batch(self.running.front().map_or(&taken, |oldest| &oldest.taken));
+                self.report_batch(self.running.front().map_or(&taken, |oldest| &oldest.taken));
                 let Batch { model, rows, bucket } = &taken.batch;
                 match self.machine.start(model, rows, *bucket) {
                     StartedBatch::Running(running) => {
@@ -171,7 +172,7 @@ impl<M: Machine> Worker<M> {
         package: &Package,
     ) -> Result<LoadTiming, DeviceError> {
         self.finish_all().map_err(|ReportedLoss(loss)| DeviceError::Lost(loss))?;
-        self.begin_load();
+        self.report_load();
         let load = AssertUnwindSafe(|| load::load(&mut self.machine, model, package));
         let loaded = catch_unwind(load).unwrap_or(Err(DeviceError::Panicked));
         match &loaded {
@@ -333,10 +334,10 @@ impl<M: Machine> Worker<M> {
     /// Reopens the machine and loads every model that still has a handle, from the files it was
     /// loaded from. Hashes, goldens and warm-up are the same as the first time.
     fn reopen(&mut self) -> Result<(), DeviceError> {
-        self.begin_load();
+        self.report_load();
         self.machine.reopen()?;
         for model in self.loaded.iter().filter_map(|entry| entry.model.upgrade()) {
-            self.begin_load();
+            self.report_load();
             let read_error = |source: ModelError| DeviceError::Read {
                 model: model.id(),
                 source: Box::new(source),
@@ -347,14 +348,15 @@ impl<M: Machine> Worker<M> {
         Ok(())
     }
 
-    /// Reports the oldest running batch as the current task: running batches are overdue when the
-    /// oldest one is. The time of a batch counts from when it was taken.
-    fn begin_batch(&self, oldest: &TakenBatch) {
-        self.heartbeat.begin("a batch", oldest.taken_at, self.timeouts.batch);
+    /// Reports the oldest running batch to the watchdog as the current task: running batches are
+    /// overdue when the oldest one is. The time of a batch counts from when it was taken.
+    fn report_batch(&self, oldest: &TakenBatch) {
+        self.heartbeat.set_busy("a batch", oldest.taken_at, self.timeouts.batch);
     }
 
-    fn begin_load(&self) {
-        self.heartbeat.begin("a load", Instant::now(), self.timeouts.load);
+    /// Reports to the watchdog that a load starts now.
+    fn report_load(&self) {
+        self.heartbeat.set_busy("a load", Instant::now(), self.timeouts.load);
     }
 
     /// Leaks the machine and the batches it runs: freeing them may wait for the hung GPU. The

@@ -58,8 +58,8 @@ impl Alignment {
 
     /// Returns the similarity transform without reflection that fits `points` best to the template.
     ///
-    /// Umeyama's least squares in two dimensions has a closed form: with s and d the centred source
-    /// and template points, `a = Σ(s·d) / Σ|s|²` and `b = Σ(s×d) / Σ|s|²`.
+    /// Umeyama's least squares in two dimensions has a closed form: with s and t the centred source
+    /// and template points, `a = Σ(s·t) / Σ|s|²` and `b = Σ(s×t) / Σ|s|²`.
     ///
     /// # Errors
     /// [`FaceError::DegeneratePoints`] when the points coincide or are not finite.

@@ -12,8 +12,8 @@ pub use file::{CalibrationFile, parse_entries};
 
 use super::ImageSource;
 
-/// Impostor pairs needed per expected false match: with 30 errors the rate is known to ±30 % at
-/// 90 % confidence (the "rule of 30", ISO/IEC 19795-1).
+/// Least number of false matches expected among the impostor pairs at a supported rate: with 30
+/// errors the rate is known to ±30 % at 90 % confidence (the "rule of 30", ISO/IEC 19795-1).
 const FALSE_MATCHES_MIN: f64 = 30.0;
 
 /// Most points of an entry; a table needs about two per decade.

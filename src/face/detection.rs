@@ -3,7 +3,8 @@
 /// Most faces evaluated in one image; a class photograph fits.
 pub const FACES_MAX: usize = 64;
 
-/// A point in pixels of the decoded image: x right, y down.
+/// A point in pixels, x right, y down: of the decoded image, or of the detector's canvas until
+/// [`DetectedFace::to_source`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     /// Distance from the left edge.
@@ -12,7 +13,7 @@ pub struct Point {
     pub y: f32,
 }
 
-/// A rectangle in pixels of the decoded image. It may extend beyond the image.
+/// A rectangle, in pixels as a [`Point`]. It may extend beyond the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
     /// Left edge.
@@ -78,7 +79,7 @@ pub struct MainFace {
 /// image centre.
 ///
 /// Weight = area × (1 − d/2). d is the distance of the box centre from the image centre in half
-/// image diagonals, at most 1. In a corner a face must therefore be twice as large as in the
+/// image diagonals, at most 1. In a corner a face must therefore have twice the area of one in the
 /// middle. Equal weights are decided by score, then by position (left, then top).
 pub fn choose_main_face(faces: &[DetectedFace], width: usize, height: usize) -> Option<MainFace> {
     let weight = |face: &DetectedFace| {

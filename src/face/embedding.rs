@@ -47,7 +47,8 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Normalises a network's output. Also returns its L2 norm, which falls with image quality.
+    /// Normalises a network's output to norm 1. Also returns the L2 norm of the output, which is
+    /// lower for poorer images.
     ///
     /// # Errors
     /// [`FaceError::EmbeddingLength`], [`FaceError::EmbeddingNotFinite`] or, below a norm of 1e-6,

@@ -54,7 +54,8 @@ const LIVE_PHOTO: SourceLimits = SourceLimits {
     landmark_fit_max: 0.25,
 };
 
-/// A stored portrait may be small, but not smaller than the template.
+/// A stored portrait may be small, but not much smaller than the template, whose eyes are 35 pixels
+/// apart.
 const ID_FILE: SourceLimits = SourceLimits {
     detector_score_min: 0.7,
     // Small press portraits: 34 and 44 pixels.

@@ -17,8 +17,8 @@ const CANDIDATES_MAX: usize = 5000;
 /// Largest logarithm of a box side in strides: e⁸ × 32 pixels is wider than any canvas.
 const LOG_SIDE_MAX: f32 = 8.0;
 
-/// Outputs for one canvas, for the strides 8, 16 and 32. A level has `(side / stride)²` cells, line
-/// by line.
+/// Outputs for one canvas, one level for each of the strides 8, 16 and 32. The cells of a level,
+/// `(side / stride)²`, are line by line.
 #[derive(Debug, Clone, Copy)]
 pub struct Outputs<'a> {
     /// Probability of a face, 1 value per cell.
@@ -86,8 +86,8 @@ fn read_face(
     }
 }
 
-/// Returns true if all values are finite and at most one canvas outside the canvas. Comparisons
-/// with NaN are false.
+/// Returns true if the box has a side of 1 pixel to 4 canvas sides, and its centre and all points
+/// lie within two canvas sides of the canvas's top left corner. Comparisons with NaN are false.
 fn is_plausible(face: &DetectedFace, side: f32) -> bool {
     let is_near = |p: Point| p.x.abs() <= 2.0 * side && p.y.abs() <= 2.0 * side;
     let Rect { width, height, .. } = face.rect;

@@ -34,8 +34,8 @@ pub enum ColourOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CropRule {
-    /// The whole photograph, scaled to fit, at the top left of a black canvas. Only the scaled
-    /// picture is passed on.
+    /// The whole photograph, scaled to fit, at the top left of a black canvas. A row holds the
+    /// scaled picture alone; [`InputContract::fill`] adds the rest of the canvas.
     // The braces matter: serde accepts unknown keys beside the tag of a unit variant.
     Letterbox {},
     /// The face, after the similarity transform that maps its points to a template.
@@ -248,6 +248,7 @@ impl InputContract {
         }
     }
 
+    /// Returns, for each channel of the network, its mean and its scale.
     fn ranges(&self) -> impl Iterator<Item = (f32, f32)> {
         self.mean.into_iter().zip(self.scale)
     }

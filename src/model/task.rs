@@ -103,7 +103,8 @@ pub struct Detection {
     pub decoder: Decoder,
     /// Least score of a face, in 0..1.
     pub score_min: f64,
-    /// Largest overlap (IoU) of two faces, in 0..1. Of two boxes with more, the worse is dropped.
+    /// Largest overlap (IoU) of two faces, in 0..1. Only the range is checked: the YuNet decoder
+    /// has its own limit of 0.3.
     pub nms_iou: f64,
     /// The output grids, from the finest to the coarsest.
     pub heads: Vec<Head>,

@@ -6,7 +6,9 @@ use futures_util::future::try_join_all;
 
 use super::photo::PhotoTasks;
 use super::policy::DecisionPolicy;
-use super::report::{Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Verification};
+use super::report::{
+    Comparison, LivenessCheck, LivenessScore, PhotoReport, Photograph, Verification,
+};
 use super::{Error, Pipeline, SAME_PICTURE_BITS_MAX};
 use crate::face::calibration::PairType;
 use crate::face::decision::Reason;
@@ -104,14 +106,14 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<LivenessCheck, Error> {
         let photo = self.examine(photo, PhotoTasks::LIVENESS, ticket).await?;
-        let score_min = self.liveness_min();
+        let score_min = self.pad_score_min();
         let evidence = LivePhotoEvidence {
             problems: live_problems(&photo),
-            pad_score: photo.liveness,
+            pad_score: photo.pad_score,
             ..LivePhotoEvidence::default()
         };
         let verdict = decide_liveness(&evidence, photo.subject, score_min);
-        let liveness = photo.liveness.map(|score| Liveness { score, score_min });
+        let liveness = photo.pad_score.map(|score| LivenessScore { score, score_min });
         Ok(LivenessCheck { verdict, liveness, photo })
     }
 
@@ -142,14 +144,14 @@ impl Pipeline {
                 .collect(),
             similarity: similarity.map(|similarity| similarity.cosine),
             thresholds: policy.thresholds,
-            pad_score_min: self.liveness_min(),
+            pad_score_min: self.pad_score_min(),
         };
         Verification {
             verdict: decide_verify(&evidence),
             similarity,
             policy_fmr: policy.policy_fmr,
             similarity_min: policy.similarity_min(),
-            liveness: lowest_liveness(&live, self.liveness_min()),
+            liveness: lowest_liveness(&live, self.pad_score_min()),
             portrait,
             live,
             matched,
@@ -205,8 +207,9 @@ impl ExaminedSide {
     }
 }
 
-/// Returns the type of the pair that two sides make. An embedding counts as a live photograph. Two
-/// documents count as the poorer one against a live photograph: a chip portrait before a file.
+/// Returns the type of the pair of two sides. An embedding counts as a live photograph. Two
+/// document portraits count as the poorer one and a live photograph; a chip portrait is poorer than
+/// a file.
 fn pair_type_of(a: &Side, b: &Side) -> PairType {
     let sources = [a, b].map(|side| match side {
         Side::Photo(photo) => photo.source,
@@ -231,6 +234,8 @@ fn best_live_photo(live: &[PhotoReport]) -> Option<usize> {
     best.map(|(index, _)| index)
 }
 
+/// Returns the evidence of a live photograph. `matched` is the embedding of the matched photograph,
+/// or `None` if this is the matched one.
 fn live_evidence(
     portrait: &PhotoReport,
     photo: &PhotoReport,
@@ -239,7 +244,7 @@ fn live_evidence(
     LivePhotoEvidence {
         problems: live_problems(photo),
         same_image: portrait.fingerprint.distance(photo.fingerprint) <= SAME_PICTURE_BITS_MAX,
-        pad_score: photo.liveness,
+        pad_score: photo.pad_score,
         similarity_to_matched: photo
             .embedding
             .as_ref()
@@ -253,17 +258,17 @@ fn live_evidence(
 /// used.
 fn live_problems(photo: &PhotoReport) -> Vec<Reason> {
     let mut problems = photo.problems();
-    if problems.is_empty() && photo.liveness.is_none() {
+    if problems.is_empty() && photo.pad_score.is_none() {
         problems.push(Reason::plain(ReasonCode::FaceUnusable, photo.subject));
     }
     problems
 }
 
-fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<Liveness> {
+fn lowest_liveness(live: &[PhotoReport], score_min: f64) -> Option<LivenessScore> {
     live.iter()
-        .filter_map(|photo| photo.liveness)
+        .filter_map(|photo| photo.pad_score)
         .min_by(f64::total_cmp)
-        .map(|score| Liveness { score, score_min })
+        .map(|score| LivenessScore { score, score_min })
 }
 
 #[cfg(test)]
@@ -274,7 +279,7 @@ mod tests {
     use crate::image::{DifferenceHash, LumaImage, RgbImage};
     use crate::pipeline::report::StageTimes;
 
-    fn photo(index: usize, norm: f64, liveness: Option<f64>) -> PhotoReport {
+    fn photo(index: usize, norm: f64, pad_score: Option<f64>) -> PhotoReport {
         let rect = Rect { x: 0.0, y: 0.0, width: 9.0, height: 9.0 };
         PhotoReport {
             subject: Subject::LivePhoto(index),
@@ -286,7 +291,7 @@ mod tests {
             checks: vec![],
             embedding: None,
             embedding_norm: Some(norm),
-            liveness,
+            pad_score,
             times: StageTimes::default(),
         }
     }

@@ -82,7 +82,7 @@ pub enum Error {
     /// The client's stream broke: a message was refused or cannot be decoded.
     #[error("the stream broke: {0}")]
     BrokenStream(String),
-    /// The intake's byte budget is full, so that a stream's next message was refused.
+    /// The byte budget of arriving messages is full, so a message was refused.
     #[error("too many bytes of requests are arriving at once")]
     IntakeFull,
     /// The client left or does not read its answers.

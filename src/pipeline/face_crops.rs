@@ -11,7 +11,7 @@ use crate::device::{LoadedModel, RowOutput};
 use crate::face::Embedding;
 use crate::image::RgbImage;
 use crate::liveness::FrameJudgement;
-use crate::scheduler::{Answer, Ticket};
+use crate::scheduler::{RowAnswer, Ticket};
 use crate::telemetry::Stage;
 
 /// The main face of an image, cropped for the embedder and for each PAD network. A network without
@@ -24,7 +24,7 @@ pub(super) struct FaceCrops {
     pub(super) liveness: Vec<RgbImage>,
 }
 
-/// The results of the networks for one face. The result of a network that was not run is unset.
+/// The results of the networks for one face. The result of a network that was not run is `None`.
 #[derive(Debug, Default)]
 pub(super) struct JudgedFace {
     /// The unit embedding, and the L2 norm of the raw one.
@@ -36,7 +36,7 @@ pub(super) struct JudgedFace {
 }
 
 impl JudgedFace {
-    /// Returns the judgement for the rules of a session, or `None` unless both results are set.
+    /// Returns the judgement for a liveness session, or `None` unless both networks were run.
     pub(super) fn frame_judgement(self) -> Option<FrameJudgement> {
         let (embedding, norm) = self.embedding?;
         Some(FrameJudgement { embedding, norm: norm.into(), pad_score: self.pad_score? })
@@ -69,7 +69,7 @@ impl Pipeline {
             judged.times.liveness += answer.run_time;
         }
         if !scored.is_empty() {
-            judged.pad_score = Some(self.liveness_score(&scored)?);
+            judged.pad_score = Some(self.fused_pad_score(&scored)?);
         }
         Ok(judged)
     }
@@ -80,7 +80,7 @@ impl Pipeline {
         model: &Arc<LoadedModel>,
         row: Option<RgbImage>,
         ticket: &Arc<Ticket>,
-    ) -> Result<Option<Answer>, Error> {
+    ) -> Result<Option<RowAnswer>, Error> {
         match row {
             Some(row) => self.infer(stage, model, row, ticket).await.map(Some),
             None => Ok(None),
@@ -93,20 +93,20 @@ impl Pipeline {
         &self,
         crops: Vec<RgbImage>,
         ticket: &Arc<Ticket>,
-    ) -> Result<Vec<Answer>, Error> {
+    ) -> Result<Vec<RowAnswer>, Error> {
         let members = self.snapshot.liveness.members.iter();
         let infer = |(model, crop)| self.infer(Stage::Liveness, model, crop, ticket);
         try_join_all(members.zip(crops).map(infer)).await
     }
 
     /// Computes the probability of a live person from the answers of all members of the ensemble.
-    fn liveness_score(&self, answers: &[Answer]) -> Result<f64, Error> {
+    fn fused_pad_score(&self, answers: &[RowAnswer]) -> Result<f64, Error> {
         let outputs: Vec<&RowOutput> = answers.iter().map(|answer| &answer.output).collect();
         self.rules.liveness.score(&outputs).map_err(Error::internal)
     }
 
     /// Returns the unit embedding in the embedder's answer, and the norm of the raw one.
-    fn read_embedding(&self, answer: &Answer) -> Result<(Embedding, f32), Error> {
+    fn read_embedding(&self, answer: &RowAnswer) -> Result<(Embedding, f32), Error> {
         let rule = &self.rules.embedder;
         Embedding::from_raw(rule.raw_embedding(&answer.output), rule.space.clone())
             .map_err(Error::internal)

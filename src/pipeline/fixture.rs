@@ -41,19 +41,19 @@ impl Fixture {
         let stats = SchedulerStats::register(&mut registry);
         let metrics = Metrics::register(&mut registry);
         let tickets = Tickets::new(8, 1 << 20, stats.clone());
-        let device = runtime.block_on(DeviceGroup::open(&DeviceSettings::default())).unwrap();
-        let snapshot = runtime.block_on(catalog::load(&device, packages())).unwrap();
+        let group = runtime.block_on(DeviceGroup::open(&DeviceSettings::default())).unwrap();
+        let snapshot = runtime.block_on(catalog::load(&group, packages())).unwrap();
         let lanes = lanes(&SchedulerSettings { lane_rows_max: 8, delay_max_ms: 0 }, &snapshot);
         let settings = LivenessSettings::default();
         let replay = runtime.block_on(session_store(&settings)).unwrap();
         let scheduler =
-            runtime.block_on(async { Scheduler::start(Arc::new(device), lanes, &stats) });
+            runtime.block_on(async { Scheduler::start(Arc::new(group), lanes, &stats) });
         let pipeline = Pipeline {
             rules: Arc::new(Rules::of(&snapshot).unwrap()),
             snapshot,
             scheduler,
             pool: CpuPool::new(2.try_into().unwrap(), 8.try_into().unwrap()).unwrap(),
-            decode_permits: Semaphore::new(8),
+            image_places: Semaphore::new(8),
             image: ImageSettings::default(),
             quality: QualityLimits::default(),
             policies: DecisionPolicies {

@@ -61,7 +61,7 @@ impl Pipeline {
         detail: Detail,
         ticket: &Arc<Ticket>,
     ) -> Result<MeasuredFrame, Error> {
-        let _permit = self.acquire_decode_permit(ticket).await?;
+        let _place = self.acquire_image_place(ticket).await?;
         let CameraFrame { meta, field, file } = frame;
         let file_field = format!("{field}.image.data");
         let detected = self.detect_faces(file, meta.orientation, file_field, ticket).await?;
@@ -374,7 +374,7 @@ mod tests {
         };
         let ticket = fixture.ticket();
         let examined = fixture.pipeline.examine(photo, PhotoTasks::ALL, &ticket);
-        let PhotoReport { embedding, embedding_norm, liveness, .. } =
+        let PhotoReport { embedding, embedding_norm, pad_score, .. } =
             fixture.runtime.block_on(examined).unwrap();
         let crops = measure(file, Orientation::UPRIGHT, Detail::Face).unwrap().crops.unwrap();
         let judged = fixture.pipeline.judge(crops, &ticket);
@@ -382,6 +382,6 @@ mod tests {
         let cosine = crate::face::cosine(&judged.embedding, &embedding.unwrap()).unwrap();
         assert!(cosine > 0.999_99, "{cosine}");
         assert!((judged.norm - embedding_norm.unwrap()).abs() < 1e-3);
-        assert!((judged.pad_score - liveness.unwrap()).abs() < 1e-4 && judged.pad_score > 0.9);
+        assert!((judged.pad_score - pad_score.unwrap()).abs() < 1e-4 && judged.pad_score > 0.9);
     }
 }

@@ -1,12 +1,12 @@
 //! What a request does: one short function per call, read from top to bottom.
 //!
 //! [`Pipeline`] answers calls about photographs (`calls.rs`, `photo.rs`). [`LiveSession`] answers a
-//! stream of frames; each frame is measured (`frame.rs`) in the detail that the rules of
-//! [`crate::liveness`] need.
+//! stream of frames; each frame is measured (`frame.rs`) in the detail that [`crate::liveness`]
+//! asks for.
 //!
 //! Both decode and detect (`stages.rs`), and judge the main face (`face_crops.rs`), by the same
-//! functions. Both submit rows to the same lanes, so that rows of calls and of streams share
-//! batches.
+//! functions. To judge a face is to run the embedder and the liveness networks on it. Both submit
+//! rows to the same lanes, so that rows of calls and of streams share batches.
 
 mod calls;
 mod error;
@@ -33,8 +33,8 @@ pub use frame::CameraFrame;
 pub use lanes::lanes;
 pub use policy::{DecisionPolicies, DecisionPolicy, DecisionPolicyError};
 pub use report::{
-    CalibratedSimilarity, Comparison, Liveness, LivenessCheck, PhotoReport, Photograph, Similarity,
-    StageTimes, Verification,
+    CalibratedSimilarity, Comparison, LivenessCheck, LivenessScore, PhotoReport, Photograph,
+    Similarity, StageTimes, Verification,
 };
 pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
@@ -50,8 +50,8 @@ use crate::image::ImageSettings;
 use crate::scheduler::{CpuPool, Scheduler};
 use crate::telemetry::Metrics;
 
-/// Largest distance, in bits of 64, between the difference hashes of one picture in two files.
-/// Recompressing or resizing a file changes 0 to 2 bits.
+/// Two files show the same picture if their difference hashes of 64 bits differ in at most this
+/// many. Recompressing or resizing a file changes 0 to 2 bits.
 const SAME_PICTURE_BITS_MAX: u32 = 2;
 
 /// The live models and everything that is needed to answer requests with them.
@@ -65,8 +65,8 @@ pub struct Pipeline {
     pub scheduler: Scheduler,
     /// Decodes, resizes and aligns images.
     pub pool: CpuPool,
-    /// Limits how many decoded images are in memory at one time.
-    pub decode_permits: Semaphore,
+    /// One permit for each place of a decoded image in memory (`image.decoded_max`).
+    pub image_places: Semaphore,
     /// Limits on images.
     pub image: ImageSettings,
     /// Limits on the quality of faces.
@@ -123,7 +123,8 @@ impl Pipeline {
         }
     }
 
-    fn liveness_min(&self) -> f64 {
+    /// Returns the least PAD score of a live person.
+    fn pad_score_min(&self) -> f64 {
         self.rules.liveness.score_min
     }
 }

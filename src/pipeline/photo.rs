@@ -49,7 +49,7 @@ impl Pipeline {
     ) -> Result<PhotoReport, Error> {
         let Photograph { subject, source, file } = photo;
         let began = Instant::now();
-        let _permit = self.acquire_decode_permit(ticket).await?;
+        let _place = self.acquire_image_place(ticket).await?;
         let mut times = StageTimes { queue: began.elapsed(), ..StageTimes::default() };
 
         let file_field = format!("{subject}.data");
@@ -86,7 +86,7 @@ impl Pipeline {
             checks,
             embedding,
             embedding_norm,
-            liveness: judged.pad_score,
+            pad_score: judged.pad_score,
             times,
         })
     }

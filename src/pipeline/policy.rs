@@ -70,8 +70,8 @@ pub struct DecisionPolicy<'a> {
 
 impl DecisionPolicies {
     /// Reads the entries of the calibration file, then those of the embedding model computed in
-    /// `precision`. Checks that each pair type can be decided at the false-match rate of
-    /// `settings`.
+    /// `precision`. Checks that the entry of each pair type, if it has one, supports the
+    /// false-match rate of `settings`.
     ///
     /// # Errors
     /// The calibration file is refused or is for another embedding space, or the entries do not

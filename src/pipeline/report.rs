@@ -42,7 +42,7 @@ pub struct PhotoReport {
     /// L2 norm of the raw embedding, a proxy for overall quality.
     pub embedding_norm: Option<f64>,
     /// Probability of a live person, if requested and if the quality allows it.
-    pub liveness: Option<f64>,
+    pub pad_score: Option<f64>,
     /// Time in each stage.
     pub times: StageTimes,
 }
@@ -57,20 +57,20 @@ impl PhotoReport {
     }
 }
 
-/// Time in each stage, summed over the photographs of a request.
+/// Time in each stage, of one photograph or summed over those of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// Decoding, and scaling for the detector.
     pub decode: Duration,
-    /// Waiting for a decode permit, and for a batch.
+    /// Waiting for a place for the decoded image, and for a batch.
     pub queue: Duration,
-    /// The batch of the detector.
+    /// Running the detector's batch.
     pub detect: Duration,
     /// Face selection, alignment, crops and quality checks.
     pub align: Duration,
-    /// The batch of the embedder.
+    /// Running the embedder's batch.
     pub embed: Duration,
-    /// The batches of the liveness networks.
+    /// Running the batches of the liveness networks.
     pub liveness: Duration,
 }
 
@@ -90,7 +90,7 @@ impl std::ops::AddAssign for StageTimes {
 pub struct Similarity {
     /// Cosine of the unit embeddings, -1..1.
     pub cosine: f64,
-    /// Score and false-match rate. Unset without a calibration entry.
+    /// Score and false-match rate. `None` without a calibration entry.
     pub calibrated: Option<CalibratedSimilarity>,
 }
 
@@ -109,14 +109,14 @@ pub struct CalibratedSimilarity {
 pub struct Verification {
     /// Decision and reasons.
     pub verdict: Verdict,
-    /// Similarity of the portrait and the best live photograph. Unset if either is unusable.
+    /// Similarity of the portrait and the matched live photograph. `None` if either is unusable.
     pub similarity: Option<Similarity>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Least cosine that passes at that rate. Unset without a calibration entry.
+    /// Least cosine that passes at that rate. `None` without a calibration entry.
     pub similarity_min: Option<f64>,
     /// Lowest liveness score of the live photographs, and the limit.
-    pub liveness: Option<Liveness>,
+    pub liveness: Option<LivenessScore>,
     /// The portrait.
     pub portrait: PhotoReport,
     /// The live photographs, in the order of the request.
@@ -129,7 +129,7 @@ pub struct Verification {
 
 /// A liveness score and its limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Liveness {
+pub struct LivenessScore {
     /// Probability of a live person, 0..1.
     pub score: f64,
     /// Least score that passes.
@@ -139,7 +139,7 @@ pub struct Liveness {
 /// The result of `Compare`.
 #[derive(Debug)]
 pub struct Comparison {
-    /// Unset if a face could not be embedded.
+    /// `None` if a face could not be embedded.
     pub similarity: Option<Similarity>,
     /// Why there is no similarity.
     pub reasons: Vec<Reason>,
@@ -156,8 +156,8 @@ pub struct Comparison {
 pub struct LivenessCheck {
     /// Decision and reasons.
     pub verdict: Verdict,
-    /// Unset if the photograph is unusable.
-    pub liveness: Option<Liveness>,
+    /// `None` if the photograph is unusable.
+    pub liveness: Option<LivenessScore>,
     /// Report on the photograph.
     pub photo: PhotoReport,
 }

@@ -1,4 +1,6 @@
-//! The input crops and output decoders of the live models, parsed once from their manifests.
+//! The input crops and output decoders of the live models, parsed once from their manifests. A rule
+//! says how one network is fed and how its outputs are read. Outputs are named by their index in
+//! the manifest, as `output`, `landmarks` and `face_flag`.
 
 use std::sync::Arc;
 
@@ -63,7 +65,7 @@ pub struct Rules {
     pub(super) embedder: EmbedderRule,
     pub(super) mesh: MeshRule,
     pub(super) iris: IrisRule,
-    pub(super) liveness: LivenessRules,
+    pub(super) liveness: EnsembleRule,
 }
 
 /// How the detector's outputs are decoded to faces.
@@ -101,7 +103,7 @@ pub(super) struct IrisRule {
 
 /// The crops of the liveness networks, and how their scores are fused.
 #[derive(Debug)]
-pub(super) struct LivenessRules {
+pub(super) struct EnsembleRule {
     members: Vec<LivenessRule>,
     fusion: Fusion,
     pub(super) score_min: f64,
@@ -126,7 +128,7 @@ impl Rules {
             embedder: EmbedderRule::of(snapshot.embedder.manifest())?,
             mesh: MeshRule::of(snapshot.mesh.manifest())?,
             iris: IrisRule::of(snapshot.iris.manifest())?,
-            liveness: LivenessRules::of(&snapshot.liveness)?,
+            liveness: EnsembleRule::of(&snapshot.liveness)?,
         })
     }
 }
@@ -252,7 +254,7 @@ impl IrisRule {
     }
 }
 
-impl LivenessRules {
+impl EnsembleRule {
     fn of(ensemble: &LivenessEnsemble<Arc<LoadedModel>>) -> Result<Self, RulesError> {
         let members = ensemble.members.iter().map(|model| LivenessRule::of(model.manifest()));
         let members = members.collect::<Result<_, _>>()?;
@@ -324,12 +326,12 @@ mod tests {
     #[test]
     fn each_member_is_read_by_its_own_manifest_before_the_scores_are_fused() {
         let members = vec![rule(PadOutputKind::Probabilities, 0), rule(PadOutputKind::Logits, 1)];
-        let mut rules = LivenessRules { members, fusion: Fusion::Mean, score_min: 0.5 };
+        let mut ensemble = EnsembleRule { members, fusion: Fusion::Mean, score_min: 0.5 };
         // 0.9 of class 0, and e^0 / (e^0 + e^0) of class 1.
         let outputs = [output(&[0.9, 0.1]), output(&[3.0, 3.0])];
         let outputs: Vec<&RowOutput> = outputs.iter().collect();
-        assert!((rules.score(&outputs).unwrap() - 0.7).abs() < 1e-6);
-        rules.fusion = Fusion::Min;
-        assert!((rules.score(&outputs).unwrap() - 0.5).abs() < 1e-6);
+        assert!((ensemble.score(&outputs).unwrap() - 0.7).abs() < 1e-6);
+        ensemble.fusion = Fusion::Min;
+        assert!((ensemble.score(&outputs).unwrap() - 0.5).abs() < 1e-6);
     }
 }

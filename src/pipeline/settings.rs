@@ -17,8 +17,8 @@ pub struct VerifySettings {
     /// A similarity that fails at `policy_fmr` but would pass at `review_factor` times that rate
     /// gives REVIEW: a person must decide. From 1, which turns this off, to 1000.
     pub review_factor: f64,
-    /// Whether a decision needs a calibration entry measured on pairs of the request's own type.
-    /// The generic entry is then not used.
+    /// Whether a decision needs a calibration entry measured on pairs of the request's own type. If
+    /// `true`, a generic entry is not used.
     pub own_pair_type_required: bool,
     /// Calibration file of this deployment, for the embedding space of the live model. Its entries
     /// take precedence over the model's. If not set, only the model's entries are used.

@@ -15,7 +15,7 @@ use crate::face::{DetectedFace, FaceError, MainFace, choose_main_face};
 use crate::image::{
     DecodeError, DifferenceHash, ImageSettings, LumaImage, Orientation, RgbImage, decode, letterbox,
 };
-use crate::scheduler::{Answer, PoolError, Ticket};
+use crate::scheduler::{PoolError, RowAnswer, Ticket};
 use crate::telemetry::Stage;
 use crate::trust::Secret;
 
@@ -42,7 +42,8 @@ struct DecodedImage {
 }
 
 impl DecodedImage {
-    /// Decodes a file. Undoes the file's own EXIF orientation first, then `orientation`.
+    /// Decodes a file and scales the image to a canvas of `side` pixels. Undoes the file's own EXIF
+    /// orientation first, then `orientation`.
     fn decode(
         file: &[u8],
         limits: &ImageSettings,
@@ -94,20 +95,21 @@ impl Pipeline {
         })
     }
 
-    /// Waits for a permit to hold one decoded image in memory. Dropping the permit releases it.
-    pub(super) async fn acquire_decode_permit(
+    /// Waits for a place for one decoded image in memory. Dropping the permit frees the place.
+    pub(super) async fn acquire_image_place(
         &self,
         ticket: &Ticket,
     ) -> Result<SemaphorePermit<'_>, Error> {
         let began = Instant::now();
-        let permit = self.decode_permits.acquire().await.map_err(Error::internal)?;
+        let place = self.image_places.acquire().await.map_err(Error::internal)?;
         let wait = began.elapsed();
         ticket.times().add_wait(wait);
         self.metrics.observe_place_wait(wait);
-        Ok(permit)
+        Ok(place)
     }
 
-    /// Decodes an image file and runs the detector on it. Undoes the orientation of the camera.
+    /// Decodes an image file and runs the detector on it. Undoes `orientation`, how the camera was
+    /// held.
     ///
     /// # Errors
     /// Invalid image bytes ([`Error::Invalid`] with `field`), the deadline, a fault.
@@ -126,7 +128,7 @@ impl Pipeline {
         self.record_stage_time(Stage::Decode, decode_time, ticket);
         let DecodedImage { image, scaled, scale, fingerprint } =
             decoded.map_err(|error| Error::invalid(field, error.to_string()))?;
-        let Answer { output, queue_time, run_time } =
+        let RowAnswer { output, queue_time, run_time } =
             self.infer(Stage::Detect, &self.snapshot.detector, scaled, ticket).await?;
         let times = StageTimes {
             decode: decode_time,
@@ -150,7 +152,7 @@ impl Pipeline {
         model: &Arc<LoadedModel>,
         row: RgbImage,
         ticket: &Arc<Ticket>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<RowAnswer, Error> {
         let answer = self.scheduler.submit(model, row, ticket).await?;
         ticket.times().add_wait(answer.queue_time);
         self.record_stage_time(stage, answer.run_time, ticket);

@@ -8,7 +8,7 @@ use crate::device::{DeviceError, RowOutput};
 
 /// The result of a row that ran.
 #[derive(Debug)]
-pub struct Answer {
+pub struct RowAnswer {
     /// The outputs of the network.
     pub output: RowOutput,
     /// Time from [`super::Scheduler::submit`] to the launch.

@@ -47,7 +47,7 @@ pub(super) struct DroppedRow<T> {
 
 /// The result of [`Core::decide`].
 #[derive(Debug)]
-pub(super) struct Decision<T> {
+pub(super) struct SlotDecision<T> {
     /// Rows that were dropped before a batch was formed.
     pub(super) dropped: Vec<DroppedRow<T>>,
     /// What to do with the slot.
@@ -114,7 +114,7 @@ impl<T> Core<T> {
         now: Instant,
         device: usize,
         is_cancelled: impl Fn(&T) -> bool,
-    ) -> Decision<T> {
+    ) -> SlotDecision<T> {
         let dropped = self.drop_stale(now, is_cancelled);
         let next = match self.first_closed(now, device) {
             Some((lane, closed)) => {
@@ -123,7 +123,7 @@ impl<T> Core<T> {
             }
             None => self.earliest_close(device).map_or(Next::Idle, Next::WaitUntil),
         };
-        Decision { dropped, next }
+        SlotDecision { dropped, next }
     }
 
     fn drop_stale(
@@ -139,6 +139,7 @@ impl<T> Core<T> {
         dropped
     }
 
+    /// Returns the lane on `device` whose batch goes first among those that may start at `now`.
     fn first_closed(&self, now: Instant, device: usize) -> Option<(usize, CloseReason)> {
         let closed = self.placed_on(device).filter_map(|(index, lane)| {
             let (at, reason) = lane.closes_at()?;
@@ -148,6 +149,7 @@ impl<T> Core<T> {
         first.map(|(index, _, reason)| (index, reason))
     }
 
+    /// Returns when the first batch on `device` may start, or `None` if no row waits for it.
     fn earliest_close(&self, device: usize) -> Option<Instant> {
         self.placed_on(device).filter_map(|(_, lane)| lane.closes_at()).map(|(at, _)| at).min()
     }

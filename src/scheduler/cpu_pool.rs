@@ -1,4 +1,5 @@
-//! The bounded thread pool for decoding, resizing and aligning, so that no async task computes.
+//! The bounded thread pool for decoding, resizing and aligning, so that no async task computes. A
+//! job of the pool is a function to run; it is no row.
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ pub struct CpuPool {
     places: Arc<Semaphore>,
 }
 
-/// Why a job returned no value.
+/// Why the pool could not start, or why a job returned no value.
 #[derive(Debug, Error)]
 pub enum PoolError {
     /// A thread could not be started.
@@ -33,7 +34,7 @@ pub enum PoolError {
     /// The job panicked. The pool goes on.
     #[error("a job on the cpu pool panicked")]
     Panicked,
-    /// The pool was dropped before the job ran.
+    /// The pool dropped the job without running it.
     #[error("the cpu pool has stopped")]
     Stopped,
 }

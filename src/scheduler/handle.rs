@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::answer::{Answer, RowError};
+use super::answer::{RowAnswer, RowError};
 use super::lane::LaneSpec;
-use super::shell::{self, Caller, Job, LiveLane, Shell};
+use super::shell::{self, Job, LiveLane, RowCaller, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
 use crate::device::{DeviceGroup, LoadedModel};
@@ -47,9 +47,9 @@ struct LaneHandle {
 }
 
 impl Scheduler {
-    /// Starts the task that feeds `device` on the current tokio runtime.
+    /// Starts the task that feeds the devices of `group` on the current tokio runtime.
     pub fn start(
-        device: Arc<DeviceGroup>,
+        group: Arc<DeviceGroup>,
         lanes: Vec<LaneSettings>,
         stats: &SchedulerStats,
     ) -> Self {
@@ -59,16 +59,16 @@ impl Scheduler {
         let places = lanes.iter().map(|lane| lane.rows_max.get()).sum::<usize>().max(1);
         let (jobs, jobs_in) = mpsc::channel(places);
         let shell = Shell::new(lanes.into_iter().map(|lane| lane.into_lane(stats)).collect());
-        tokio::spawn(shell::run(device, shell, jobs_in));
+        tokio::spawn(shell::run(group, shell, jobs_in));
         Self { lanes: handles, jobs }
     }
 
     /// Runs `row` on `model` and returns the answer. While the lane is full, the call waits for a
     /// place in it.
     ///
-    /// Dropping the future cancels the row. A cancelled row that was not launched yet never is.
-    /// A row whose deadline has passed is answered only when the next batch is formed. A caller
-    /// that must answer at the deadline drops the future then.
+    /// Dropping the future cancels the row. A row that is cancelled before its launch is never
+    /// launched. A row whose deadline has passed is answered only when the next batch is formed. A
+    /// caller that must answer at the deadline drops the future then.
     ///
     /// # Errors
     /// [`RowError`]. The holder of a ticket is never refused for load.
@@ -77,13 +77,13 @@ impl Scheduler {
         model: &Arc<LoadedModel>,
         row: RgbImage,
         ticket: &Arc<Ticket>,
-    ) -> Result<Answer, RowError> {
+    ) -> Result<RowAnswer, RowError> {
         let arrived = Instant::now();
         let (lane, handle) = self.find_lane(model)?;
         let place = Arc::clone(&handle.places).acquire_owned().await;
         let place = place.map_err(|_| RowError::Stopped)?;
         let (reply, answer) = oneshot::channel();
-        let caller = Caller { ticket: Arc::clone(ticket), reply };
+        let caller = RowCaller { ticket: Arc::clone(ticket), reply };
         let job = Job { lane, arrived, row, caller, place };
         self.jobs.send(job).await.map_err(|_| RowError::Stopped)?;
         answer.await.map_err(|_| RowError::Stopped)?
@@ -138,7 +138,7 @@ mod tests {
     struct Bench {
         /// `None` once the task is to end.
         scheduler: Option<Scheduler>,
-        device: Arc<DeviceGroup>,
+        group: Arc<DeviceGroup>,
         tickets: Tickets,
         registry: Registry,
     }
@@ -153,16 +153,16 @@ mod tests {
         bench_on(cpu_group(networks, &DeviceSettings::default()).await, lanes)
     }
 
-    fn bench_on(device: DeviceGroup, lanes: Vec<LaneSettings>) -> Bench {
-        let device = Arc::new(device);
+    fn bench_on(group: DeviceGroup, lanes: Vec<LaneSettings>) -> Bench {
+        let group = Arc::new(group);
         let mut registry = Registry::default();
         let stats = SchedulerStats::register(&mut registry);
-        let scheduler = Some(Scheduler::start(Arc::clone(&device), lanes, &stats));
+        let scheduler = Some(Scheduler::start(Arc::clone(&group), lanes, &stats));
         let tickets = Tickets::new(32, 1000, stats);
-        Bench { scheduler, device, tickets, registry }
+        Bench { scheduler, group, tickets, registry }
     }
 
-    type Submitted = JoinHandle<Result<Answer, RowError>>;
+    type Submitted = JoinHandle<Result<RowAnswer, RowError>>;
 
     impl Bench {
         fn ticket(&self, life: Duration) -> Arc<Ticket> {
@@ -179,7 +179,7 @@ mod tests {
         /// Drops the last handle and waits until the task has ended, which frees the device.
         async fn end(&mut self) {
             self.scheduler = None;
-            while Arc::strong_count(&self.device) > 1 {
+            while Arc::strong_count(&self.group) > 1 {
                 tokio::task::yield_now().await;
             }
         }
@@ -211,11 +211,11 @@ mod tests {
         first
     }
 
-    fn value(answer: &Answer) -> f32 {
+    fn value(answer: &RowAnswer) -> f32 {
         answer.output.slices()[0][0]
     }
 
-    async fn answered(submitted: Submitted) -> Answer {
+    async fn answered(submitted: Submitted) -> RowAnswer {
         submitted.await.unwrap().unwrap()
     }
 
@@ -356,7 +356,7 @@ mod tests {
         let model = networks.reader("reader", &[1]);
         let mut bench = bench(&networks, vec![lane(&model, 0, 8)]).await;
         assert_eq!(value(&answered(bench.spawn(&model, 1, FAR)).await), 1.0);
-        assert!(Arc::strong_count(&bench.device) > 1);
+        assert!(Arc::strong_count(&bench.group) > 1);
         bench.end().await;
     }
 
@@ -404,25 +404,25 @@ mod tests {
         networks: &TestNetworks,
         lanes: Vec<LaneSettings>,
     ) -> (Bench, Director, Director) {
-        let (device, directors) = staged(networks, 2, DeviceSettings::default()).await;
+        let (group, directors) = staged(networks, 2, DeviceSettings::default()).await;
         let [first, second] = <[Director; 2]>::try_from(directors).ok().unwrap();
-        (bench_on(device, lanes), first, second)
+        (bench_on(group, lanes), first, second)
     }
 
     /// Loses the device before it finishes its batch, and lets every attempt to reopen it fail.
     async fn lose_for_good(bench: &Bench, director: &mut Director, device: usize) {
         let stops = [Report::Finishing, Report::Reopening, Report::Reopening];
         director.direct(stops.map(|stop| (stop, Step::Lose))).await;
-        let mut health = bench.device.health();
+        let mut health = bench.group.health();
         let has_failed = |state: &DeviceState| matches!(state, DeviceState::Failed { .. });
         health.wait_for(|health| has_failed(&health.devices[device].state)).await.unwrap();
     }
 
-    fn is_lost(result: &Result<Answer, RowError>) -> bool {
+    fn is_lost(result: &Result<RowAnswer, RowError>) -> bool {
         matches!(result, Err(RowError::Device(DeviceError::Lost(_))))
     }
 
-    fn is_without_device(result: &Result<Answer, RowError>) -> bool {
+    fn is_without_device(result: &Result<RowAnswer, RowError>) -> bool {
         matches!(result, Err(RowError::Device(DeviceError::OutOfService)))
     }
 
@@ -496,7 +496,7 @@ mod tests {
             answered(bench.spawn(&model, value, FAR)).await;
         }
         first.direct([(Report::Reopening, Step::Go)]).await;
-        bench.device.health().wait_for(|health| health.in_service().contains(0)).await.unwrap();
+        bench.group.health().wait_for(|health| health.in_service().contains(0)).await.unwrap();
         let again = bench.spawn(&model, 4, FAR);
         assert_eq!(first.report().await, Report::Started(vec![4]), "the first device is back");
         first.direct([(Report::Finishing, Step::Go)]).await;
@@ -534,10 +534,10 @@ mod tests {
             networks.reader_on(&format!("busy{device}"), &[1], DeviceSet::of([device]))
         });
         let patient = LaneSettings { delay_max: FAR / 2, ..lane(&both, 0, 8) };
-        let (device, directors) =
+        let (group, directors) =
             staged(&networks, 2, DeviceSettings { slots: 2, ..Default::default() }).await;
         let [mut first, mut second] = <[Director; 2]>::try_from(directors).ok().unwrap();
-        let bench = bench_on(device, vec![patient, lane(&busy0, 1, 8), lane(&busy1, 1, 8)]);
+        let bench = bench_on(group, vec![patient, lane(&busy0, 1, 8), lane(&busy1, 1, 8)]);
         // With one free slot on each device, the slot of the first device is reserved first.
         let lost = bench.spawn(&busy0, 8, FAR);
         assert_eq!(first.report().await, Report::Started(vec![8]));

@@ -124,7 +124,7 @@ impl<T> Lane<T> {
     }
 
     /// Returns the time from which a batch of this lane may start, and the reason, or `None` if the
-    /// lane is empty.
+    /// lane is empty. A batch that need not wait may start from the arrival of its oldest row.
     ///
     /// A lane waits for more rows only if no row's deadline falls within the wait.
     pub(super) fn closes_at(&self) -> Option<(Instant, CloseReason)> {

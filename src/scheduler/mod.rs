@@ -23,7 +23,7 @@ mod shell;
 mod stats;
 mod tickets;
 
-pub use answer::{Answer, RowError};
+pub use answer::{RowAnswer, RowError};
 pub use cpu_pool::{CpuPool, PoolError};
 pub use handle::{LaneSettings, Scheduler};
 pub use resource::Resource;

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::answer::{Answer, RowError};
+use super::answer::{RowAnswer, RowError};
 use super::core::{Core, DroppedRow, FormedBatch, Next};
 use super::lane::{DropReason, LaneSpec, QueuedRow};
 use super::stats::LaneStats;
@@ -23,27 +23,27 @@ pub(super) struct Job {
     pub(super) lane: usize,
     pub(super) arrived: Instant,
     pub(super) row: RgbImage,
-    pub(super) caller: Caller,
+    pub(super) caller: RowCaller,
     /// A place of the lane, released when the row leaves the lane.
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// The reply channel of a row, and the ticket that is held until the row is answered.
+/// The caller of a row: its reply channel, and the ticket that is held until the row is answered.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct RowCaller {
     pub(super) ticket: Arc<Ticket>,
-    pub(super) reply: oneshot::Sender<Result<Answer, RowError>>,
+    pub(super) reply: oneshot::Sender<Result<RowAnswer, RowError>>,
 }
 
-/// A live model and its metrics.
+/// The model that a lane runs, and the metrics of the lane. The rows are in the [`Core`].
 pub(super) struct LiveLane {
     pub(super) model: Arc<LoadedModel>,
     pub(super) stats: LaneStats,
 }
 
 /// A reserved slot, and the time until which its batch waits for more rows.
-struct ReservedSlot<'device> {
-    slot: Slot<'device>,
+struct ReservedSlot<'group> {
+    slot: Slot<'group>,
     wait_until: Option<Instant>,
 }
 
@@ -56,11 +56,11 @@ struct FinishedBatch {
 
 /// A row that was launched and not answered yet.
 struct InFlightRow {
-    caller: Caller,
+    caller: RowCaller,
     queue_time: Duration,
 }
 
-/// The state of the task, except the reserved slots, which borrow the device.
+/// The state of the task, except the reserved slots, which borrow the group.
 pub(super) struct Shell {
     core: Core<Job>,
     lanes: Vec<LiveLane>,
@@ -70,10 +70,10 @@ pub(super) struct Shell {
 }
 
 /// Runs until every sender of `jobs` is dropped and every row is answered.
-pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
+pub(super) async fn run(group: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mpsc::Receiver<Job>) {
     // At most one slot of each device.
     let mut reserved: Vec<ReservedSlot<'_>> = Vec::new();
-    let mut health = device.health();
+    let mut health = group.health();
     shell.set_in_service(health.borrow_and_update().in_service());
     let mut is_open = true;
     while is_open || shell.has_work() {
@@ -102,7 +102,7 @@ pub(super) async fn run(device: Arc<DeviceGroup>, mut shell: Shell, mut jobs: mp
                 reserved.extend(shell.form_batch(slot));
             }
             // An error means that the devices went out of service: then `health` has changed too.
-            Ok(slot) = device.reserve(wanted), if !wanted.is_empty() => {
+            Ok(slot) = group.reserve(wanted), if !wanted.is_empty() => {
                 reserved.push(ReservedSlot { slot, wait_until: None });
             }
         }
@@ -167,7 +167,7 @@ impl Shell {
     }
 
     /// Launches a batch in the slot, gives the slot back, or returns it while rows wait for more.
-    fn form_batch<'device>(&mut self, slot: Slot<'device>) -> Option<ReservedSlot<'device>> {
+    fn form_batch<'group>(&mut self, slot: Slot<'group>) -> Option<ReservedSlot<'group>> {
         let now = Instant::now();
         let decision = self.core.decide(now, slot.device(), |job| job.caller.reply.is_closed());
         for dropped in decision.dropped {
@@ -228,7 +228,7 @@ impl Shell {
                 stats.row_failed();
             }
             let (queue_time, run_time) = (row.queue_time, outcome.run_time);
-            let answer = result.map(|output| Answer { output, queue_time, run_time });
+            let answer = result.map(|output| RowAnswer { output, queue_time, run_time });
             row.caller.answer(answer.map_err(RowError::Device));
         }
     }
@@ -238,8 +238,8 @@ impl Shell {
     }
 }
 
-impl Caller {
-    fn answer(self, answer: Result<Answer, RowError>) {
+impl RowCaller {
+    fn answer(self, answer: Result<RowAnswer, RowError>) {
         // The caller may have left, which closes the channel.
         drop(self.reply.send(answer));
     }

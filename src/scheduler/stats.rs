@@ -14,7 +14,7 @@ use super::lane::{CloseReason, DropReason};
 use super::resource::Resource;
 use crate::telemetry::{LatencyFamily, latency_histogram};
 
-/// Upper bounds of the histogram of rows in a batch: the bucket sizes that models are warmed for.
+/// Upper bounds of the histogram of rows in a batch: the powers of 2, as most models' buckets are.
 const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// Counters, gauges and histograms of tickets and lanes. Clones share their values.

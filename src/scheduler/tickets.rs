@@ -24,8 +24,9 @@ pub struct Tickets {
 /// Permission to use the server, which a request holds from admission to its answer. Dropping the
 /// ticket releases its place and its bytes.
 ///
-/// Every job shares the ticket of its request. A ticket is therefore in use while a row still waits
-/// or runs, even after the caller has left, and the limits bound the memory really in use.
+/// Every row that was submitted shares the ticket of its request. A ticket is therefore in use
+/// while a row still waits or runs, even after the caller has left, and the limits bound the memory
+/// really in use.
 #[derive(Debug)]
 pub struct Ticket {
     limits: Arc<TicketLimits>,

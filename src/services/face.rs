@@ -63,7 +63,7 @@ impl FaceServer {
         Ok(convert::detect_response(call.into_response_info(), &photo))
     }
 
-    async fn answer_liveness(
+    async fn answer_check_liveness(
         &self,
         request: Request<v1::CheckLivenessRequest>,
     ) -> Result<v1::CheckLivenessResponse, Error> {
@@ -71,7 +71,7 @@ impl FaceServer {
         let parsed = convert::parse_check_liveness(request.into_inner(), &self.0.limits)?;
         let call = self.0.admit(parsed.caller, info)?;
         let check = call.pipeline.check_liveness(parsed.photo, &call.ticket).await?;
-        Ok(convert::liveness_response(call.into_response_info(), &check))
+        Ok(convert::check_liveness_response(call.into_response_info(), &check))
     }
 }
 
@@ -114,6 +114,7 @@ impl FaceService for FaceServer {
         request: Request<v1::CheckLivenessRequest>,
     ) -> Result<Response<v1::CheckLivenessResponse>, Status> {
         let call = call_of(&request);
-        serve(call, self.answer_liveness(request), |answer| outcome_of(answer.decision())).await
+        serve(call, self.answer_check_liveness(request), |answer| outcome_of(answer.decision()))
+            .await
     }
 }

@@ -36,6 +36,7 @@ pub(super) struct AdmittedCall {
     /// The caller's identifier, which the server only echoes, or the server's own if the caller
     /// sent none.
     pub(super) request_id: String,
+    /// When the request message was complete: the start that [`Call::begin`] returns every time.
     begun: Instant,
 }
 
@@ -55,7 +56,8 @@ pub(super) fn call_of<M>(request: &Request<M>) -> Arc<Call> {
     call.expect("the call layer stands before every service")
 }
 
-/// The call, deadline and message size of a request.
+/// The call, the deadline and the size of the message in bytes, read from a request whose message
+/// is complete.
 pub(super) struct RequestInfo {
     pub(super) call: Arc<Call>,
     pub(super) deadline: Instant,
@@ -63,6 +65,7 @@ pub(super) struct RequestInfo {
 }
 
 impl RequestInfo {
+    /// Reads them, and starts the time of the call.
     pub(super) fn of<M: Message>(request: &Request<M>) -> Self {
         let Deadline(deadline) =
             *request.extensions().get().expect("the deadline layer stands before every service");
@@ -73,6 +76,10 @@ impl RequestInfo {
 }
 
 impl Gateway {
+    /// Admits a call.
+    ///
+    /// # Errors
+    /// The models are not live yet, the caller requires another model, or all tickets are taken.
     pub(super) fn admit(&self, caller: Caller, info: RequestInfo) -> Result<AdmittedCall, Error> {
         let pipeline = self.pipeline.get().cloned().ok_or(Error::NotReady("models are loading"))?;
         if let Some(model) = &caller.model {

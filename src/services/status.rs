@@ -144,7 +144,7 @@ pub fn ending_of_answer(outcome: Outcome) -> Ending {
 /// Returns the ending of a call that failed in its service.
 pub fn ending_of_error(error: &Error) -> Ending {
     let ending = ending_of_kind(error.kind());
-    // The message of an error in the request may quote the caller.
+    // An ending of severity `Info` is the caller's doing, and the message may quote the caller.
     let causes = (ending.severity != Severity::Info).then(|| causes(error));
     Ending { causes, ..ending }
 }
@@ -159,9 +159,12 @@ pub fn ending_of_kind(kind: ErrorKind) -> Ending {
     }
 }
 
-/// Returns the ending of a call whose status is in these headers or trailers. `None` if they hold
-/// no status. The service has not ended such a call: a layer or tonic refused it, or its task
-/// failed.
+/// Returns the ending of a call whose status is in these headers or trailers, or `None` if they
+/// hold no status. The ending counts only if the service has not ended the call itself: then a
+/// layer or tonic refused the call, or the service's task failed.
+///
+/// `OK` without an ending by the service is a fault of the server. Any other status is read by
+/// [`broken_stream`].
 pub fn ending_in_headers(headers: &HeaderMap) -> Option<Ending> {
     let status = Status::from_header_map(headers)?;
     let is_unfinished = status.code() == Code::Ok;

@@ -1,4 +1,4 @@
-//! One call, from its first byte to its end: id, span, and its final log line.
+//! One call, from its headers to its end: id, span, and its final log line.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +12,12 @@ use super::labels::{Method, Outcome, Stage};
 use super::metrics::Metrics;
 use super::times::CallTimes;
 
-/// Identifies one call. The server draws the id, so that no caller can choose what the log holds.
+/// Identifies one call: the `request_id` of log lines and the trailer `menshen-request-id`. The
+/// server draws the id, so that no caller can choose what the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestId(Uuid);
+pub struct CallId(Uuid);
 
-impl RequestId {
+impl CallId {
     fn random() -> Self {
         Self(Uuid::new_v4())
     }
@@ -29,7 +30,7 @@ impl RequestId {
     }
 }
 
-impl fmt::Display for RequestId {
+impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -87,7 +88,7 @@ impl Calls {
     /// Opens a call with a new id and a new span.
     pub fn open(&self, method: Method) -> Arc<Call> {
         self.metrics.call_opened();
-        let id = RequestId::random();
+        let id = CallId::random();
         Arc::new(Call {
             id,
             method,
@@ -103,7 +104,7 @@ impl Calls {
 
 /// Makes the span of a call. The span has these fields and no others. Its level is ERROR, so that a
 /// filter that passes errors also passes the span, and every error keeps its id.
-fn span(method: Method, id: RequestId) -> Span {
+fn span(method: Method, id: CallId) -> Span {
     tracing::error_span!(
         parent: None,
         "call",
@@ -138,7 +139,7 @@ fn field_of(stage: Stage) -> &'static str {
 /// One call. Only the first [`Call::end`] counts and logs it.
 #[derive(Debug)]
 pub struct Call {
-    id: RequestId,
+    id: CallId,
     method: Method,
     span: Span,
     calls: Calls,
@@ -150,7 +151,7 @@ pub struct Call {
 
 impl Call {
     /// Returns the id of the call.
-    pub fn id(&self) -> RequestId {
+    pub fn id(&self) -> CallId {
         self.id
     }
 
@@ -318,12 +319,12 @@ mod tests {
 
     #[test]
     fn a_fraction_of_the_ids_is_sampled_and_always_the_same_ones() {
-        let id = |random: u64| RequestId(Uuid::from_u64_pair(0, random));
+        let id = |random: u64| CallId(Uuid::from_u64_pair(0, random));
         let highest = id((0b10 << 62) | (u64::MAX >> 2));
         let lowest = id(0b10 << 62);
         assert!(highest.is_sampled(1.0) && !highest.is_sampled(0.999_999));
         assert!(lowest.is_sampled(0.000_001) && !lowest.is_sampled(0.0));
-        let ids: Vec<RequestId> = (0..4000).map(|_| RequestId::random()).collect();
+        let ids: Vec<CallId> = (0..4000).map(|_| CallId::random()).collect();
         let sampled = |fraction| ids.iter().filter(|id| id.is_sampled(fraction)).count();
         // Five standard deviations of 4000 draws at a probability of 1/4 are 137.
         assert!((863..=1137).contains(&sampled(0.25)), "{}", sampled(0.25));

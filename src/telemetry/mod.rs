@@ -7,7 +7,7 @@ mod logs;
 mod metrics;
 mod times;
 
-pub use call::{Call, Calls, Ending, RequestId, Severity};
+pub use call::{Call, CallId, Calls, Ending, Severity};
 pub use causes::causes;
 pub use labels::{Method, Outcome, Stage};
 pub use logs::{LogError, LogFormat, LogSettings, init as init_logs, subscriber};

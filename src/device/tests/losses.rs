@@ -11,12 +11,12 @@ use crate::device::fixture::{
     Director, Report, Stage, Step, TestNetworks, all_devices, staged, staged_with_timeouts,
 };
 use crate::device::watchdog::Timeouts;
-use crate::device::{Batch, DeviceError, DevicePlan, DeviceSet, DeviceState, Health, Slot};
+use crate::device::{Batch, DeviceError, DevicePlan, DeviceSet, DeviceState, GroupHealth, Slot};
 use crate::image::RgbImage;
 use crate::model::Package;
 
 /// Returns whether the first device has failed.
-fn has_failed(health: &Health) -> bool {
+fn has_failed(health: &GroupHealth) -> bool {
     matches!(health.devices[0].state, DeviceState::Failed { .. })
 }
 

@@ -182,7 +182,7 @@ impl LiveSession {
             .and_then(|(portrait, live)| cosine(portrait, live).ok())
             .map(|cosine| policy.similarity(f64::from(cosine)));
         let (cosine, outcome) = (similarity.map(|similarity| similarity.cosine), core.outcome());
-        let verdict = decide_session(&outcome, cosine, policy.thresholds, pipeline.liveness_min());
+        let verdict = decide_session(&outcome, cosine, policy.thresholds, pipeline.pad_score_min());
         if self.frames.skipped > 0 && is_timing_retry(&verdict) {
             return Err(self.behind_error());
         }

@@ -35,7 +35,7 @@ pub struct SessionReport {
     pub similarity: Option<Similarity>,
     /// False-match rate of the decision.
     pub policy_fmr: f64,
-    /// Least cosine that passes at that rate. Unset without a calibration entry.
+    /// Least cosine that passes at that rate. `None` without a calibration entry.
     pub similarity_min: Option<f64>,
     /// Sequence number of the matched frame.
     pub matched: Option<u32>,

@@ -18,7 +18,7 @@ const EMBEDDING_VALUES_MAX: usize = 4096;
 /// Longest name of an embedding space a caller may send, in bytes.
 const SPACE_BYTES_MAX: usize = 256;
 
-/// The caller of a request, by the request's context.
+/// What the context of a request says about its caller.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The identifier that the caller gave the request, or empty. Echoed in the answer.
@@ -46,8 +46,8 @@ impl<'a> FieldReader<'a> {
         self.violations.push(Violation::new(field, rule));
     }
 
-    /// Returns all violations, or the result of `build`. `build` returns `None` only if a field was
-    /// reported as violated.
+    /// Returns the result of `build`, or the error of all violations, if there are any. `build` may
+    /// return `None` only if a violation was added.
     pub(super) fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Error> {
         if !self.violations.is_empty() {
             return Err(Error::Invalid(self.violations));

@@ -9,7 +9,7 @@ mod session_response;
 pub use fields::Caller;
 pub use request::{parse_check_liveness, parse_compare, parse_photo, parse_verify};
 pub use response::{
-    ResponseInfo, compare_response, detect_response, embed_response, liveness_response,
+    ResponseInfo, check_liveness_response, compare_response, detect_response, embed_response,
     verify_response,
 };
 #[cfg(fuzzing)]

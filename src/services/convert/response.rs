@@ -8,7 +8,7 @@ use crate::face::{
     Check, DetectedFace, Embedding, ImageSource, LimitKind, Measure, Point, ReasonCode,
 };
 use crate::pipeline::{
-    Comparison, LiveModel, Liveness, LivenessCheck, PhotoReport, StageTimes, Verification,
+    Comparison, LiveModel, LivenessCheck, LivenessScore, PhotoReport, StageTimes, Verification,
 };
 use crate::proto::v1;
 
@@ -32,8 +32,8 @@ pub fn verify_response(info: ResponseInfo, verification: &Verification) -> v1::V
         decision: decision(verification.verdict.decision).into(),
         reasons: reasons(&verification.verdict.reasons),
         similarity: similarity.map(|similarity| similarity.cosine),
-        score100: calibrated.map(|on_scale| on_scale.score100),
-        similarity_fmr: calibrated.map(|on_scale| on_scale.fmr),
+        score100: calibrated.map(|value| value.score100),
+        similarity_fmr: calibrated.map(|value| value.fmr),
         policy_fmr: verification.policy_fmr,
         similarity_min: verification.similarity_min,
         liveness: verification.liveness.map(liveness),
@@ -53,8 +53,8 @@ pub fn compare_response(info: ResponseInfo, comparison: &Comparison) -> v1::Comp
     v1::CompareResponse {
         request_id: info.request_id,
         similarity: similarity.map(|similarity| similarity.cosine),
-        score100: calibrated.map(|on_scale| on_scale.score100),
-        similarity_fmr: calibrated.map(|on_scale| on_scale.fmr),
+        score100: calibrated.map(|value| value.score100),
+        similarity_fmr: calibrated.map(|value| value.fmr),
         reasons: reasons(&comparison.reasons),
         a: a.as_ref().map(image_report),
         b: b.as_ref().map(image_report),
@@ -89,7 +89,10 @@ pub fn detect_response(info: ResponseInfo, photo: &PhotoReport) -> v1::DetectRes
 }
 
 /// Builds the answer of `CheckLiveness`.
-pub fn liveness_response(info: ResponseInfo, check: &LivenessCheck) -> v1::CheckLivenessResponse {
+pub fn check_liveness_response(
+    info: ResponseInfo,
+    check: &LivenessCheck,
+) -> v1::CheckLivenessResponse {
     v1::CheckLivenessResponse {
         request_id: info.request_id,
         decision: decision(check.verdict.decision).into(),
@@ -121,8 +124,8 @@ pub(super) fn reasons(reasons: &[Reason]) -> Vec<v1::Reason> {
     reasons.iter().map(convert).collect()
 }
 
-fn liveness(liveness: Liveness) -> v1::Liveness {
-    let Liveness { score, score_min } = liveness;
+fn liveness(liveness: LivenessScore) -> v1::Liveness {
+    let LivenessScore { score, score_min } = liveness;
     v1::Liveness { score, score_min, passed: score >= score_min }
 }
 
@@ -135,7 +138,7 @@ fn image_report(photo: &PhotoReport) -> v1::ImageReport {
         face: photo.faces.first().map(face),
         faces_found: saturating_u32(photo.faces.len()),
         checks: photo.checks.iter().map(check).collect(),
-        liveness_score: photo.liveness,
+        liveness_score: photo.pad_score,
     }
 }
 

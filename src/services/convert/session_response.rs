@@ -84,7 +84,7 @@ pub fn liveness_result(
         similarity: disclosed.map(|similarity| similarity.cosine),
         score100: disclosed
             .and_then(|similarity| similarity.calibrated)
-            .map(|on_scale| on_scale.score100),
+            .map(|value| value.score100),
         policy_fmr: report.policy_fmr,
         similarity_min: report.similarity_min,
         matched_frame: report.matched,

@@ -87,7 +87,8 @@ fn method(path: &str) -> Option<Method> {
     })
 }
 
-/// A call until its answer is sent. If dropped before the call has ended, the caller has left.
+/// A call until its answer is sent. Dropping it ends the call as cancelled, or as a fault if the
+/// thread is panicking, unless the call has ended before: only the first end counts.
 struct OpenCall(Arc<Call>);
 
 impl OpenCall {

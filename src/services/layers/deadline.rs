@@ -1,5 +1,6 @@
 //! Enforces `grpc-timeout`: at its deadline a request is dropped and answers `DEADLINE_EXCEEDED`.
-//! tonic's own timer would answer `CANCELLED`; this layer's timer is set first and fires first.
+//! tonic's own timer would answer `CANCELLED`. It is set a moment later and polled after this
+//! layer.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -83,8 +84,7 @@ async fn run_until<E>(
         if let Poll::Ready(answer) = inner.as_mut().poll(cx) {
             return Poll::Ready(answer);
         }
-        // The clock decides, not this timer: tonic's timer, set a moment later, may wake the task
-        // first.
+        // The clock decides, not this timer: the task may be woken by tonic's timer alone.
         if sleep.as_mut().poll(cx).is_ready() || Instant::now() >= deadline {
             return Poll::Ready(Ok(status::expired().into_http()));
         }

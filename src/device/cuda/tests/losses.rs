@@ -7,7 +7,9 @@ use super::{
     EmulatedDriver, LIVENESS, batch, lock_gpus, open, package, relative_difference, run, settings,
 };
 use crate::device::watchdog::Timeouts;
-use crate::device::{DeviceError, DeviceGroup, DevicePlan, DeviceState, Health, LoadedModel, Slot};
+use crate::device::{
+    DeviceError, DeviceGroup, DevicePlan, DeviceState, GroupHealth, LoadedModel, Slot,
+};
 
 #[tokio::test]
 async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
@@ -20,7 +22,7 @@ async fn emulated_a_device_recovers_from_an_illegal_address_with_its_models() {
     driver.set("fault", "launch:1:700", "");
     // Both slots are taken when the loss happens.
     assert_lost(&gpu, &model, 2).await;
-    let is_back = |health: &Health| {
+    let is_back = |health: &GroupHealth| {
         health.devices[0].state == DeviceState::InService && health.devices[0].losses == 1
     };
     health.wait_for(is_back).await.unwrap();
