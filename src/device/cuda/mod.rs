@@ -224,7 +224,7 @@ pub(super) fn find_gpus_without_opening() -> Result<Vec<usize>, String> {
 
 /// Checks without opening the GPU that the libraries are present, that the driver finds the GPU,
 /// and that both are new enough.
-pub(super) fn check_gpu(number: usize) -> Result<(), DeviceError> {
+fn check_gpu(number: usize) -> Result<(), DeviceError> {
     if let Some((library, why)) = lazy::first_missing() {
         return Err(DeviceError::CudaLibrary { number, library: library.to_string(), why });
     }
