@@ -11,7 +11,7 @@ use candle_core::{
 };
 use parking_lot::Mutex;
 
-use super::arguments::{self, Address};
+use super::arguments::{Address, CopyArguments, PicturesArguments};
 use super::cudnn::WORKSPACE_BYTES_MAX;
 use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
@@ -148,7 +148,7 @@ impl CudaNetwork {
         let has_channels_last = format.is_channels_last || !pair.is_identity();
         let (pixel_stride, channel_stride) =
             if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
-        let arguments = arguments::Pictures {
+        let arguments = PicturesArguments {
             y: self.buffer_address(bucket, *buffer),
             x: pictures,
             width: format.width as u32,
@@ -197,7 +197,7 @@ impl CudaNetwork {
         [x, y]: [Address; 2],
     ) -> Result<(), GpuError> {
         let (count, axes) = ((items * pair.len()) as u32, pair.argument(items as u32));
-        self.gpu.launch(kernel, count, &arguments::Copy { y, x, axes, count })
+        self.gpu.launch(kernel, count, &CopyArguments { y, x, axes, count })
     }
 
     fn kernel_name(&self, single: &'static str, half: &'static str) -> &'static str {

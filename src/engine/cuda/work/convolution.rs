@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::elements::Elementwise;
 use super::{Border, EpiloguePlan, Kernel, WindowPlan};
 use crate::Precision;
-use crate::cuda::arguments::{self, Address};
+use crate::cuda::arguments::{Address, DepthwiseArguments, PatchesArguments};
 use crate::cuda::cudnn::{
     ConvolutionAddresses, ConvolutionShape, Cudnn, FusedEpilogue, PreparedConvolution, is_refusal,
 };
@@ -53,7 +53,7 @@ impl Depthwise {
 impl Work for Depthwise {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.window.output_len());
-        let arguments = arguments::Depthwise {
+        let arguments = DepthwiseArguments {
             y: context.y,
             x: context.x[0],
             weight: context.constant(self.weight),
@@ -255,7 +255,7 @@ impl Dense {
         for first in (0..pixels).step_by(chunk) {
             let m = chunk.min(pixels - first);
             let count = (m * k) as u32;
-            let patches = arguments::Patches {
+            let patches = PatchesArguments {
                 y: context.workspace,
                 x: context.x[0],
                 border_values: context.optional_constant(self.border_values),

@@ -1,7 +1,7 @@
 //! Work that only moves elements or fills memory.
 
 use super::{Kernel, WindowPlan};
-use crate::cuda::arguments::{self, Address};
+use crate::cuda::arguments::{Address, BorderArguments, CopyArguments, FillArguments};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::layout::StridedPair;
@@ -32,7 +32,7 @@ impl Work for Copy {
         let count = context.count(self.pair.len());
         let axes = self.pair.argument(context.batch as u32);
         let (x, y) = (context.x[0] + self.starts[0], context.y + self.starts[1]);
-        context.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, axes, count })
+        context.gpu.launch(&self.kernel.name, count, &CopyArguments { y, x, axes, count })
     }
 }
 
@@ -52,7 +52,7 @@ impl Fill {
 impl Work for Fill {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.len);
-        let arguments = arguments::Fill { y: context.y, value: self.value, count };
+        let arguments = FillArguments { y: context.y, value: self.value, count };
         context.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }
@@ -86,7 +86,7 @@ impl Border {
         let count = context.count(self.window.output_len());
         let border_values = context.optional_constant(self.border_values);
         let (window, value) = (self.window.argument(), self.value);
-        let arguments = arguments::Border { y, x, border_values, window, value, count };
+        let arguments = BorderArguments { y, x, border_values, window, value, count };
         context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 

@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
 use super::Kernel;
-use crate::cuda::arguments::{self, AXES_MAX};
+use crate::cuda::arguments::{AXES_MAX, ReduceArguments, SoftmaxArguments};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError};
 use crate::cuda::plan::{LaunchContext, Work};
@@ -126,7 +126,7 @@ impl Work for Reduce {
         let mut kept = vec![[context.batch, self.item_len]];
         kept.extend(&self.kept);
         let count = context.count(element_count(&self.kept));
-        let arguments = arguments::Reduce {
+        let arguments = ReduceArguments {
             y: context.y,
             x: context.x[0],
             kept_sizes: column(&kept, 0),
@@ -189,7 +189,7 @@ impl Work for Softmax {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.outer * self.inner);
         let (length, inner) = (self.length as u32, self.inner as u32);
-        let arguments = arguments::Softmax { y: context.y, x: context.x[0], length, inner, count };
+        let arguments = SoftmaxArguments { y: context.y, x: context.x[0], length, inner, count };
         self.scope.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }

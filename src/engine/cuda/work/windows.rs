@@ -1,7 +1,7 @@
 //! Work that slides a window over images.
 
 use super::Kernel;
-use crate::cuda::arguments;
+use crate::cuda::arguments::{ResampleArguments, WindowArgument};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::plan::{LaunchContext, Work};
@@ -41,12 +41,12 @@ impl WindowPlan {
         self.output_pixels() * self.channels
     }
 
-    pub(super) fn argument(&self) -> arguments::Window {
+    pub(super) fn argument(&self) -> WindowArgument {
         let to_i32 = |pair: [usize; 2]| pair.map(|size| size as i32);
         let [height, width] = to_i32(self.input_size);
         let [out_height, out_width] = to_i32(self.output_size);
         let [top, left, ..] = self.window.pads;
-        arguments::Window {
+        WindowArgument {
             channels: self.channels as u32,
             height,
             width,
@@ -101,7 +101,7 @@ impl Resample {
 impl Work for Resample {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.window.output_len());
-        let arguments = arguments::Resample {
+        let arguments = ResampleArguments {
             y: context.y,
             x: context.x[0],
             window: self.window.argument(),
