@@ -10,7 +10,7 @@ use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
 use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
-    ActivationPlan, Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, Linear,
+    ActivationPlan, Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, MatrixProduct,
     PeriodicConstant, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
 };
 use crate::Precision;
@@ -243,7 +243,7 @@ impl<'g> Lowering<'g> {
             let epilogue = epilogue_plan.map(|plan| Elementwise::new(plan, len, self.element_type));
             if is_1x1(conv) {
                 let (pixels, sizes) = (y_shape[1] * y_shape[2], [out_channels, group_channels]);
-                Box::new(Linear::new(weight, epilogue, pixels, sizes, self.precision))
+                Box::new(MatrixProduct::new(weight, epilogue, pixels, sizes, self.precision))
             } else {
                 Box::new(self.dense_convolution(conv, window, weight, border_values, epilogue))
             }
@@ -306,7 +306,7 @@ impl<'g> Lowering<'g> {
             Elementwise::new(plan, len, self.element_type)
         });
         let vectors = len / out_len;
-        let work = Linear::new(weight, epilogue, vectors, [out_len, in_len], self.precision);
+        let work = MatrixProduct::new(weight, epilogue, vectors, [out_len, in_len], self.precision);
         let to = self.add_buffer(node.output, ValueLayout::Plain);
         self.add_step(work, vec![from], to);
     }

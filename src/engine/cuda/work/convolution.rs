@@ -13,7 +13,7 @@ use crate::cuda::cudnn::{
     ConvolutionAddresses, ConvolutionShape, Cudnn, FusedEpilogue, PreparedConvolution, is_refusal,
 };
 use crate::cuda::element_type::ElementType;
-use crate::cuda::gpu::{Gpu, GpuError, MatrixProduct};
+use crate::cuda::gpu::{GemmCall, Gpu, GpuError};
 use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
 /// Most bytes of patches in memory at a time, without cuDNN or where it refuses: more patches would
@@ -68,7 +68,7 @@ impl Work for Depthwise {
 }
 
 /// A product `x × weightᵀ` of vectors, or of the pixels of an image.
-pub(in crate::cuda) struct Linear {
+pub(in crate::cuda) struct MatrixProduct {
     weight: ConstantOffset,
     /// `None` if there is nothing to do after the product.
     epilogue: Option<Elementwise>,
@@ -79,7 +79,7 @@ pub(in crate::cuda) struct Linear {
     sizes: [usize; 2],
 }
 
-impl Linear {
+impl MatrixProduct {
     pub(in crate::cuda) fn new(
         weight: ConstantOffset,
         epilogue: Option<Elementwise>,
@@ -91,10 +91,10 @@ impl Linear {
     }
 }
 
-impl Work for Linear {
+impl Work for MatrixProduct {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let [n, k] = self.sizes;
-        let product = MatrixProduct {
+        let product = GemmCall {
             m: context.batch * self.vectors,
             n,
             k,
@@ -265,7 +265,7 @@ impl Dense {
                 count,
             };
             context.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
-            let product = MatrixProduct {
+            let product = GemmCall {
                 m,
                 n: self.out_channels / self.groups,
                 k: k / self.groups,
