@@ -13,7 +13,7 @@ use super::team::Barrier;
 use super::work::{BufferPtr, Failure, OutputRegion, RunContext};
 
 /// A plan with an arena and scratch: all that one thread needs to run it.
-pub(super) struct Executor {
+pub(super) struct PlanExecutor {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
     /// Owns the memory that `buffers` point to.
@@ -24,7 +24,7 @@ pub(super) struct Executor {
 
 // SAFETY: the pointers in `buffers` point to the executor's own arena or, during a run, to the
 // caller's input and outputs.
-unsafe impl Send for Executor {}
+unsafe impl Send for PlanExecutor {}
 
 /// Some items of a batch, in the caller's memory.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ impl BatchSlice<'_> {
     }
 }
 
-impl Executor {
+impl PlanExecutor {
     pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
         let arena = Buffer::zeroed(schedule.arena_bytes);
         let scratch = Buffer::zeroed(schedule.scratch_bytes);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use parking_lot::Mutex;
 
-use super::executor::{BatchSlice, Executor, OUTPUTS_MAX, Share};
+use super::executor::{BatchSlice, OUTPUTS_MAX, PlanExecutor, Share};
 use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
 use super::lower::{fuse_bands, lower};
@@ -26,19 +26,19 @@ pub struct CpuNetwork {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
     team: Arc<ThreadTeam>,
-    executors: Vec<Mutex<Executor>>,
+    executors: Vec<Mutex<PlanExecutor>>,
     /// Locked during a run: the network runs one batch at a time.
     parallelism: Mutex<ItemParallelism>,
 }
 
 #[cfg(test)]
 impl CpuNetwork {
-    /// See [`Executor::poison`].
+    /// See [`PlanExecutor::poison`].
     pub(super) fn poison(&self) {
         self.executors.iter().for_each(|executor| executor.lock().poison());
     }
 
-    /// See [`Executor::assert_guards_intact`].
+    /// See [`PlanExecutor::assert_guards_intact`].
     #[track_caller]
     pub(super) fn assert_guards_intact(&self) {
         self.executors.iter().for_each(|executor| executor.lock().assert_guards_intact());
@@ -92,7 +92,7 @@ impl CpuNetwork {
     fn from_plan(plan: Plan, team: Arc<ThreadTeam>, policy: &Policy) -> Self {
         let plan = Arc::new(plan);
         let schedule = Arc::new(Schedule::new(&plan, policy));
-        let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
+        let executor = |_| Mutex::new(PlanExecutor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..team.size()).map(executor).collect();
         Self { plan, schedule, team, executors, parallelism: Mutex::default() }
     }

@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use super::Executor;
+use super::PlanExecutor;
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::{Buffer, POISON};
 use crate::cpu::plan::ValueLayout;
 
-impl Executor {
+impl PlanExecutor {
     /// Poisons all memory except the borders that steps expect to hold zeros. The inside of images
     /// and the scratch are poisoned too, because a run must write them before it reads them.
     pub(in crate::cpu) fn poison(&mut self) {
