@@ -77,7 +77,7 @@ impl PlanExecutor {
         let items_max = self.schedule.items_max;
         for from in (0..slice.count).step_by(items_max) {
             let count = items_max.min(slice.count - from);
-            self.point_at(&BatchSlice { first: slice.first + from, count, ..*slice });
+            self.set_caller_buffers(&BatchSlice { first: slice.first + from, count, ..*slice });
             for segment in &self.schedule.segments {
                 let passes = if segment.is_item_by_item { count } else { 1 };
                 for pass in 0..passes {
@@ -114,7 +114,7 @@ impl PlanExecutor {
     }
 
     /// Sets the buffers of the caller's values to the items of a slice.
-    fn point_at(&mut self, slice: &BatchSlice<'_>) {
+    fn set_caller_buffers(&mut self, slice: &BatchSlice<'_>) {
         let mut offset = 0;
         let offsets: [usize; OUTPUTS_MAX] = std::array::from_fn(|index| {
             let len = self.plan.output_lens.get(index).copied().unwrap_or(0);
@@ -138,9 +138,9 @@ impl PlanExecutor {
     }
 
     /// Returns the memory of one item, for several threads that run the item together.
-    pub(super) fn share_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> SharedItem<'a> {
-        self.point_at(slice);
-        SharedItem {
+    pub(super) fn team_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> TeamItem<'a> {
+        self.set_caller_buffers(slice);
+        TeamItem {
             plan: &self.plan,
             buffers: &self.buffers,
             scratch: self.scratch.start(),
@@ -157,7 +157,7 @@ impl PlanExecutor {
 pub(super) const OUTPUTS_MAX: usize = 32;
 
 /// One item of a batch that several threads run together.
-pub(super) struct SharedItem<'a> {
+pub(super) struct TeamItem<'a> {
     plan: &'a Plan,
     buffers: &'a [BufferPtr],
     /// The scratch of the first thread.
@@ -167,9 +167,9 @@ pub(super) struct SharedItem<'a> {
 
 // SAFETY: in each step, every thread writes to another part of the buffers, and to a scratch of its
 // own.
-unsafe impl Sync for SharedItem<'_> {}
+unsafe impl Sync for TeamItem<'_> {}
 
-impl SharedItem<'_> {
+impl TeamItem<'_> {
     /// Runs this thread's share of every step.
     pub(super) fn run(&self, share: Share, scratch: *mut u8, barrier: &Barrier) {
         let run = RunContext {

@@ -168,16 +168,16 @@ impl CpuNetwork {
     /// Runs one item on all threads.
     fn run_on_all_threads(&self, slice: &BatchSlice<'_>) {
         let mut first = self.executors[0].lock();
-        let shared = first.share_item(slice);
+        let item = first.team_item(slice);
         let barrier = Barrier::new(self.team.size());
         self.team.run(&|index| {
             let _guard = barrier.break_on_panic();
             let share = Share { index, threads: self.team.size() };
             let scratch = match index {
-                0 => shared.scratch,
+                0 => item.scratch,
                 _ => self.executors[index].lock().scratch(),
             };
-            shared.run(share, scratch, &barrier);
+            item.run(share, scratch, &barrier);
         });
     }
 
