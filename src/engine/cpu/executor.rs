@@ -6,7 +6,7 @@ mod guards;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 use super::plan::{Owner, Plan, Step};
 use super::schedule::Schedule;
 use super::team::Barrier;
@@ -17,8 +17,8 @@ pub(super) struct PlanExecutor {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
     /// Owns the memory that `buffers` point to.
-    _arena: Buffer,
-    scratch: Buffer,
+    _arena: MappedMemory,
+    scratch: MappedMemory,
     buffers: Vec<BufferPtr>,
 }
 
@@ -55,8 +55,8 @@ impl BatchSlice<'_> {
 
 impl PlanExecutor {
     pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
-        let arena = Buffer::zeroed(schedule.arena_bytes);
-        let scratch = Buffer::zeroed(schedule.scratch_bytes);
+        let arena = MappedMemory::zeroed(schedule.arena_bytes);
+        let scratch = MappedMemory::zeroed(schedule.scratch_bytes);
         let null = BufferPtr { start: std::ptr::null_mut(), item_stride: 0 };
         let buffers = schedule.arena_ranges.iter().map(|range| match range {
             // SAFETY: the ranges lie in the arena.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::PlanExecutor;
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::{Buffer, POISON};
+use crate::cpu::memory::{MappedMemory, POISON};
 use crate::cpu::plan::ValueLayout;
 
 impl PlanExecutor {
@@ -79,12 +79,12 @@ impl PlanExecutor {
     }
 }
 
-fn bytes(buffer: &Buffer) -> &[u8] {
-    // SAFETY: the bytes belong to the buffer, and no run uses them while it is borrowed.
-    unsafe { std::slice::from_raw_parts(buffer.start(), buffer.bytes()) }
+fn bytes(memory: &MappedMemory) -> &[u8] {
+    // SAFETY: the bytes belong to the mapping, and no run uses them while it is borrowed.
+    unsafe { std::slice::from_raw_parts(memory.start(), memory.bytes()) }
 }
 
-fn bytes_mut(buffer: &mut Buffer) -> &mut [u8] {
+fn bytes_mut(memory: &mut MappedMemory) -> &mut [u8] {
     // SAFETY: as above.
-    unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes()) }
+    unsafe { std::slice::from_raw_parts_mut(memory.start(), memory.bytes()) }
 }

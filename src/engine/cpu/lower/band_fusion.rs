@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::cpu::plan::{Owner, Plan, Step, ValueLayout};
 use crate::cpu::work::{
     BandChain, FillBorder, ImageRef, RollingImage, RowWindow, STAGES_MAX, Stage,
@@ -209,7 +209,7 @@ fn border_of(image: &ImageRef, borders: &[Step]) -> Option<FillBorder> {
     let layout = &image.layout;
     let own = borders.iter().find(|border| border.writes == image.value);
     let values = own.and_then(|own| own.work.as_border()).map(|own| Arc::clone(&own.values));
-    let zeros = || Arc::new(Buffer::zeroed(layout.blocks() * LANES * image.element_bytes));
+    let zeros = || Arc::new(MappedMemory::zeroed(layout.blocks() * LANES * image.element_bytes));
     let has_border = layout.border != [0; 4];
     has_border.then(|| FillBorder { image: *image, values: values.unwrap_or_else(zeros) })
 }

@@ -5,7 +5,7 @@ use super::{Lowering, StepDraft, epilogue};
 use crate::constant::Constant;
 use crate::cpu::kernels::elementwise::ActivationKind;
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::cpu::pack::{self, DenseShape};
 use crate::cpu::work::{
     Dense, Depthwise, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
@@ -94,7 +94,7 @@ impl<'g> Lowering<'g> {
         convolution: &Convolution<'g>,
         row_unit: usize,
         shape: DenseShape,
-        weights: Buffer,
+        weights: MappedMemory,
         work: impl FnOnce(Product) -> Box<dyn Work>,
     ) {
         let conv = convolution.conv;
@@ -136,7 +136,7 @@ impl<'g> Lowering<'g> {
             kernel: conv.window.kernel,
             strides: conv.window.strides,
             pads: [top, left],
-            weights: Buffer::from_slice(&pack::depthwise(&conv.weight, conv.out_channels())),
+            weights: MappedMemory::from_slice(&pack::depthwise(&conv.weight, conv.out_channels())),
             bias: bias(conv),
             epilogue,
         };
@@ -236,11 +236,11 @@ fn convolution_label(Convolution { conv, input, .. }: &Convolution<'_>) -> Strin
     format!("Conv {high}×{wide}/{stride} {channels}→{outputs} @{height}×{width}")
 }
 
-fn bias(conv: &Conv) -> Buffer {
+fn bias(conv: &Conv) -> MappedMemory {
     per_output(conv.bias.as_ref(), conv.out_channels())
 }
 
-fn per_output(bias: Option<&Constant>, outputs: usize) -> Buffer {
+fn per_output(bias: Option<&Constant>, outputs: usize) -> MappedMemory {
     let zeros = vec![0.0; outputs];
     pack::per_channel(bias.map_or(zeros.as_slice(), Constant::data), 0.0)
 }

@@ -23,7 +23,7 @@ use super::kernels::KernelSet;
 use super::kernels::elementwise::ActivationKind;
 use super::lanes::LANES;
 use super::layout::ImageLayout;
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 use super::pack;
 use super::plan::{Owner, Plan, Step, Value, ValueLayout};
 use super::work::{Assemble, FillBorder, ImageRef, InPlaceActivation, Pack, PlacedImage, Work};
@@ -182,7 +182,7 @@ impl<'g> Lowering<'g> {
 
     /// Converts one number for each lane of an image to the network's format. Missing numbers are
     /// zeros.
-    fn pack_lanes(&self, numbers: &[f32], image: &ImageRef) -> Buffer {
+    fn pack_lanes(&self, numbers: &[f32], image: &ImageRef) -> MappedMemory {
         let mut lanes = numbers.to_vec();
         lanes.resize(image.layout.blocks() * LANES, 0.0);
         pack::in_format(self.plan.kernels, &lanes)

@@ -3,14 +3,14 @@
 use super::{ImageRef, OutputRegion, PackedEpilogue, RunContext, Work, block_ptr};
 use crate::cpu::kernels::elementwise::{ActivationArgs, ActivationKind, ElementwiseArgs};
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::op::BinaryOp;
 
 /// Computes `epilogue((a × scale + shift) × channel_scale ∘ b)`, without the parts that are `None`.
 pub(in crate::cpu) struct Elementwise {
     pub(in crate::cpu) a: ImageRef,
     /// Scale and shift per channel.
-    pub(in crate::cpu) affine: Option<[Buffer; 2]>,
+    pub(in crate::cpu) affine: Option<[MappedMemory; 2]>,
     /// An image of one pixel: the factors of squeeze-and-excite.
     pub(in crate::cpu) channel_scale: Option<ImageRef>,
     pub(in crate::cpu) b: Option<(BinaryOp, ImageRef)>,

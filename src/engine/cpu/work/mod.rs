@@ -35,7 +35,7 @@ pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
 use super::kernels::{Epilogue, KernelSet};
 use super::lanes::LANES;
 use super::layout::ImageLayout;
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 use crate::error::EngineError;
 
 /// The code of one step, with its constants.
@@ -189,7 +189,7 @@ impl ImageRef {
 #[derive(Debug)]
 pub(super) enum PackedEpilogue {
     Identity,
-    PRelu(Buffer),
+    PRelu(MappedMemory),
     Clip { min: f32, max: f32 },
 }
 
@@ -204,8 +204,8 @@ impl PackedEpilogue {
     }
 }
 
-/// Returns the sixteen numbers of a block in a buffer of numbers per channel.
-fn block_ptr(buffer: &Buffer, block: usize) -> *const f32 {
-    debug_assert!((block + 1) * LANES * size_of::<f32>() <= buffer.bytes());
-    buffer.start().cast_const().cast::<f32>().wrapping_add(block * LANES)
+/// Returns the sixteen numbers of a block in memory that holds numbers per channel.
+fn block_ptr(memory: &MappedMemory, block: usize) -> *const f32 {
+    debug_assert!((block + 1) * LANES * size_of::<f32>() <= memory.bytes());
+    memory.start().cast_const().cast::<f32>().wrapping_add(block * LANES)
 }

@@ -7,7 +7,7 @@
 use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
 use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
 use crate::cpu::kernels::tiling::Tiling;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::cpu::pack::DenseShape;
 
 /// A convolution of a flat `[channels, height, width]` or `[height, width, channels]`.
@@ -24,8 +24,8 @@ pub(in crate::cpu) struct Planar {
     pub(in crate::cpu) pads: [usize; 4],
     /// The number in the border, per channel.
     pub(in crate::cpu) border: Vec<f32>,
-    pub(in crate::cpu) weights: Buffer,
-    pub(in crate::cpu) bias: Buffer,
+    pub(in crate::cpu) weights: MappedMemory,
+    pub(in crate::cpu) bias: MappedMemory,
     pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
