@@ -22,7 +22,7 @@
 //! | weights are prefetched from memory during the products before them | `work/product` |
 //! | heads of a detector that would fill half a register each are merged | `lower/merge_heads` |
 //! | item by item if activations are larger, all items together if weights are | `schedule` |
-//! | values whose live ranges do not overlap share memory | `schedule` |
+//! | buffers whose live ranges do not overlap share memory | `schedule` |
 //! | one item runs on several threads | `team`, `executor` |
 //! | one item runs on one thread while other work uses the cores | `item_parallelism` |
 //!

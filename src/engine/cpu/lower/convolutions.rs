@@ -31,9 +31,9 @@ impl<'g> Lowering<'g> {
 
     pub(super) fn lower_planar(&mut self, convolution: &Convolution<'g>, channels_last: bool) {
         let conv = convolution.conv;
-        let input = self.flat_values[&self.graph.input_id()];
+        let input = self.flat_buffers[&self.graph.input_id()];
         let channels = convolution.input.channels();
-        let output = self.new_output_image(convolution.output);
+        let output = self.add_output_image(convolution.output);
         let shape = DenseShape {
             block_channels: 1,
             depth: 1,
@@ -100,15 +100,15 @@ impl<'g> Lowering<'g> {
         let conv = convolution.conv;
         let input = self.convolution_input(convolution);
         let residual = convolution.residual.map(|image| self.blocked_image(image));
-        let output = self.new_output_image(convolution.output);
+        let output = self.add_output_image(convolution.output);
         let (epilogue, activation_step) =
             epilogue::lower_activation(convolution.activation.as_ref());
         let bias = bias(conv);
-        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
+        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.buffer);
         let draft = StepDraft {
             work: work(Product { input, residual, output, shape, weights, bias, epilogue }),
             reads: reads.collect(),
-            writes: output.value,
+            writes: output.buffer,
             row_unit,
             groups: shape.groups(),
             macs: macs(conv, &output),
@@ -121,7 +121,7 @@ impl<'g> Lowering<'g> {
         let conv = convolution.conv;
         let input = self.convolution_input(convolution);
         let residual = convolution.residual.map(|image| self.blocked_image(image));
-        let output = self.new_output_image(convolution.output);
+        let output = self.add_output_image(convolution.output);
         let [top, left, ..] = conv.window.pads;
         let (epilogue, activation_step) =
             epilogue::lower_activation(convolution.activation.as_ref());
@@ -142,7 +142,7 @@ impl<'g> Lowering<'g> {
         };
         let draft = StepDraft {
             macs: macs(conv, &output),
-            ..StepDraft::by_block(work, vec![input.value], &output)
+            ..StepDraft::by_block(work, vec![input.buffer], &output)
         };
         self.push_step(convolution_label(convolution), draft);
         if let Some((residual, epilogue)) = later {
@@ -155,7 +155,7 @@ impl<'g> Lowering<'g> {
                 epilogue,
                 output,
             };
-            let reads = vec![output.value, residual.value];
+            let reads = vec![output.buffer, residual.buffer];
             self.push_step("residual".to_owned(), StepDraft::by_block(work, reads, &output));
         }
         self.push_activation(output, activation_step);
@@ -171,7 +171,7 @@ impl<'g> Lowering<'g> {
         let outputs = product.output.channels();
         let input = self.blocked_image(product.input);
         let residual = product.residual.map(|image| self.blocked_image(image));
-        let output = self.new_output_image(product.output);
+        let output = self.add_output_image(product.output);
         let shape = self.dense_shape(outputs, product.input.channels(), product.input.sides());
         let (epilogue, activation_step) = epilogue::lower_activation(product.activation.as_ref());
         let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
@@ -179,7 +179,7 @@ impl<'g> Lowering<'g> {
         let work = FullyConnected {
             product: Product { input, residual, output, shape, weights, bias, epilogue },
         };
-        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
+        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.buffer);
         let draft = StepDraft {
             groups: shape.groups(),
             macs: weight.data().len() as u64,

@@ -139,7 +139,7 @@ impl FillBorder {
     /// Fills the border of some rows, counted from the border's corner.
     ///
     /// # Safety
-    /// The value has the item, and the rows are in memory.
+    /// The buffer has the item, and the rows are in memory.
     pub(super) unsafe fn fill_rows(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>) {
         let layout = self.image.layout;
         let [top, left, _, right] = layout.border;
