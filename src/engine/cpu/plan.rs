@@ -30,9 +30,10 @@ pub(super) enum ValueLayout {
         layout: ImageLayout,
         /// Bytes of one element.
         element_bytes: usize,
-        /// Whether the border is written in every run. A border is, if it is not zero, or if the
-        /// image shares memory with buffers of other layouts.
-        has_own_border: bool,
+        /// Whether every run writes the border. That is necessary if the border is not zero, or if
+        /// the image shares memory with buffers of other layouts. Otherwise the border holds zeros
+        /// from the start.
+        rewrites_border: bool,
     },
     /// The elements in the order of the value's shape, in `f32`.
     Flat { len: usize },
@@ -43,8 +44,8 @@ impl ValueLayout {
     /// step writes every element that is read, including the border.
     pub(super) fn can_share(&self) -> bool {
         match self {
-            Self::Image { layout, has_own_border, .. } => {
-                *has_own_border || layout.border == [0; 4]
+            Self::Image { layout, rewrites_border, .. } => {
+                *rewrites_border || layout.border == [0; 4]
             }
             Self::Flat { .. } => true,
         }

@@ -57,7 +57,7 @@ impl PlanExecutor {
     fn zero_borders(&self) -> Vec<Range<usize>> {
         let mut borders = Vec::new();
         for (value_layout, at) in self.buffer_ranges() {
-            let ValueLayout::Image { layout, element_bytes, has_own_border: false } = value_layout
+            let ValueLayout::Image { layout, element_bytes, rewrites_border: false } = value_layout
             else {
                 continue;
             };

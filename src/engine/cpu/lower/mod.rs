@@ -32,10 +32,10 @@ use crate::error::EngineError;
 use crate::graph::{Graph, ValueId};
 use crate::shape::known_elements;
 
-/// Images from this size on share memory with buffers of other layouts and write their borders in
-/// every run. That takes a hundredth of the time to write the image. Smaller images keep their
+/// Images of at least this size share memory with buffers of other layouts, and every run writes
+/// their borders. That takes a hundredth of the time to write the image. Smaller images keep their
 /// borders of zeros.
-const OWN_BORDER_BYTES: usize = 1 << 20;
+const REWRITTEN_BORDER_BYTES_MIN: usize = 1 << 20;
 
 /// Lowers an optimised graph to the kernels of a set.
 ///
@@ -152,9 +152,9 @@ impl<'g> Lowering<'g> {
         let layout = ImageLayout::whole(image.shape, border);
         let is_f32 = self.analysis.is_stored_as_f32(image.id);
         let element_bytes = if is_f32 { size_of::<f32>() } else { self.plan.kernels.element_bytes };
-        let is_large = layout.elements() * element_bytes >= OWN_BORDER_BYTES;
-        let has_own_border = fill.is_some() || (is_large && border != [0; 4]);
-        let value_layout = ValueLayout::Image { layout, element_bytes, has_own_border };
+        let is_large = layout.elements() * element_bytes >= REWRITTEN_BORDER_BYTES_MIN;
+        let rewrites_border = fill.is_some() || (is_large && border != [0; 4]);
+        let value_layout = ValueLayout::Image { layout, element_bytes, rewrites_border };
         let buffer = self.add_buffer(value_layout, Owner::Arena);
         ImageRef { buffer, layout, element_bytes }
     }
@@ -169,7 +169,7 @@ impl<'g> Lowering<'g> {
     /// Pushes the step that fills an image's border, unless the border stays zero. It follows the
     /// step that writes the image.
     fn push_border(&mut self, image: ImageRef, fill: Option<&Constant>) {
-        let ValueLayout::Image { has_own_border: true, .. } =
+        let ValueLayout::Image { rewrites_border: true, .. } =
             self.plan.buffers[image.buffer].layout
         else {
             return;
