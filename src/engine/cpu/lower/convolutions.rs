@@ -41,7 +41,7 @@ impl<'g> Lowering<'g> {
         };
         let (epilogue, activation_step) =
             epilogue::lower_activation(convolution.activation.as_ref());
-        let border = conv.border_values.as_ref();
+        let border_values = conv.border_values.as_ref();
         let work = Planar {
             input,
             size: convolution.input.sides(),
@@ -50,7 +50,8 @@ impl<'g> Lowering<'g> {
             shape,
             stride: conv.window.strides[0],
             pads: conv.window.pads,
-            border: border.map_or(vec![0.0; channels], |border| border.data().to_vec()),
+            border_values: border_values
+                .map_or(vec![0.0; channels], |values| values.data().to_vec()),
             weights: shape.pack_constant(&conv.weight, size_of::<f32>()),
             bias: bias(conv),
             epilogue,
@@ -159,7 +160,7 @@ impl<'g> Lowering<'g> {
             self.push_step("residual".to_owned(), StepDraft::by_block(work, reads, &output));
         }
         self.push_activation(output, activation_step);
-        self.push_border(output, self.analysis.border_fill(convolution.output.id));
+        self.push_border(output, self.analysis.border_values(convolution.output.id));
     }
 
     pub(super) fn lower_fully_connected(
@@ -188,7 +189,7 @@ impl<'g> Lowering<'g> {
         let label = format!("{name} {}→{outputs}", weight.data().len() / outputs);
         self.push_step(label, draft);
         self.push_activation(output, activation_step);
-        self.push_border(output, self.analysis.border_fill(product.output.id));
+        self.push_border(output, self.analysis.border_values(product.output.id));
     }
 
     /// Returns the image that a convolution reads, with the border it needs.
@@ -211,7 +212,7 @@ impl<'g> Lowering<'g> {
     ) {
         self.push_step(convolution_label(convolution), draft);
         self.push_activation(output, activation_step);
-        self.push_border(output, self.analysis.border_fill(convolution.output.id));
+        self.push_border(output, self.analysis.border_values(convolution.output.id));
     }
 }
 

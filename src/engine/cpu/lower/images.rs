@@ -37,7 +37,7 @@ impl Lowering<'_> {
             output: written,
         };
         self.push_step(name.to_owned(), StepDraft::by_block(work, vec![a.buffer], &written));
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_activation(
@@ -61,7 +61,7 @@ impl Lowering<'_> {
         };
         self.push_step(name.to_owned(), StepDraft::by_block(work, vec![a.buffer], &written));
         self.push_activation(written, activation_step);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_binary(
@@ -120,7 +120,7 @@ impl Lowering<'_> {
             output: written,
         };
         self.push_step(name.to_owned(), StepDraft::by_block(work, reads, &written));
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_pool(
@@ -137,7 +137,7 @@ impl Lowering<'_> {
         let draft = StepDraft::by_block(work, vec![read.buffer], &written);
         let [high, wide] = window.kernel;
         self.push_step(format!("{name} {high}×{wide}"), draft);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_global_mean(
@@ -150,7 +150,7 @@ impl Lowering<'_> {
         let written = self.add_output_image(output);
         let work = GlobalMean { input: read, output: written };
         self.push_step(name.to_owned(), StepDraft::by_block(work, vec![read.buffer], &written));
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_upsample(
@@ -165,7 +165,7 @@ impl Lowering<'_> {
         let work = Upsample { input: read, output: written, factor };
         let draft = StepDraft::by_block(work, vec![read.buffer], &written);
         self.push_step(format!("{name} ×{}", factor[0]), draft);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_pad(
@@ -216,7 +216,7 @@ impl Lowering<'_> {
         let mut draft = StepDraft::by_block(work, reads, &written);
         draft.groups = 1;
         self.push_step(name.to_owned(), draft);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 }
 

@@ -73,7 +73,7 @@ struct Lowering<'g> {
     analysis: &'g GraphAnalysis<'g>,
     /// The blocked image of each value that has one.
     images: HashMap<ValueId, ImageRef>,
-    /// Copies of images whose borders hold other numbers.
+    /// Copies of images with other border values, and those values.
     bordered_copies: HashMap<ValueId, Vec<(Option<&'g Constant>, ImageRef)>>,
     /// The flat buffer of each value that has one.
     flat_buffers: HashMap<ValueId, usize>,
@@ -147,13 +147,13 @@ impl<'g> Lowering<'g> {
     }
 
     /// Adds a blocked image for a value of the graph.
-    fn add_image(&mut self, image: ImageValue, fill: Option<&'g Constant>) -> ImageRef {
+    fn add_image(&mut self, image: ImageValue, border_values: Option<&'g Constant>) -> ImageRef {
         let border = self.analysis.border(image.id);
         let layout = ImageLayout::whole(image.shape, border);
         let is_f32 = self.analysis.is_stored_as_f32(image.id);
         let element_bytes = if is_f32 { size_of::<f32>() } else { self.plan.kernels.element_bytes };
         let is_large = layout.elements() * element_bytes >= REWRITTEN_BORDER_BYTES_MIN;
-        let rewrites_border = fill.is_some() || (is_large && border != [0; 4]);
+        let rewrites_border = border_values.is_some() || (is_large && border != [0; 4]);
         let value_layout = ValueLayout::Image { layout, element_bytes, rewrites_border };
         let buffer = self.add_buffer(value_layout, Owner::Arena);
         ImageRef { buffer, layout, element_bytes }
@@ -161,20 +161,20 @@ impl<'g> Lowering<'g> {
 
     /// Adds the image that a node writes.
     fn add_output_image(&mut self, output: ImageValue) -> ImageRef {
-        let image = self.add_image(output, self.analysis.border_fill(output.id));
+        let image = self.add_image(output, self.analysis.border_values(output.id));
         self.images.insert(output.id, image);
         image
     }
 
     /// Pushes the step that fills an image's border, unless the border stays zero. It follows the
     /// step that writes the image.
-    fn push_border(&mut self, image: ImageRef, fill: Option<&Constant>) {
+    fn push_border(&mut self, image: ImageRef, border_values: Option<&Constant>) {
         let ValueLayout::Image { rewrites_border: true, .. } =
             self.plan.buffers[image.buffer].layout
         else {
             return;
         };
-        let values = self.pack_lanes(fill.map_or(&[], Constant::data), &image);
+        let values = self.pack_lanes(border_values.map_or(&[], Constant::data), &image);
         let mut draft =
             StepDraft::by_block(FillBorder { image, values: Arc::new(values) }, Vec::new(), &image);
         (draft.is_whole, draft.groups) = (true, 1);
@@ -215,21 +215,27 @@ impl<'g> Lowering<'g> {
         let mut draft = StepDraft::whole(work, vec![input], packed.buffer);
         draft.is_whole = false;
         self.push_step("pack".to_owned(), draft);
-        self.push_border(packed, self.analysis.border_fill(output.id));
+        self.push_border(packed, self.analysis.border_values(output.id));
         packed
     }
 
-    /// Returns the value as an image whose border holds `fill`.
-    fn image_with_border(&mut self, value: ImageValue, fill: Option<&'g Constant>) -> ImageRef {
+    /// Returns the value as an image whose border holds `border_values`.
+    fn image_with_border(
+        &mut self,
+        value: ImageValue,
+        border_values: Option<&'g Constant>,
+    ) -> ImageRef {
         let image = self.blocked_image(value);
-        if self.analysis.border_fill(value.id) == fill {
+        if self.analysis.border_values(value.id) == border_values {
             return image;
         }
         let copies = self.bordered_copies.get(&value.id).into_iter().flatten();
-        if let Some((_, copy)) = copies.clone().find(|(copy_fill, _)| *copy_fill == fill) {
+        if let Some((_, copy)) =
+            copies.clone().find(|(copied_with, _)| *copied_with == border_values)
+        {
             return *copy;
         }
-        let copy = self.add_image(value, fill);
+        let copy = self.add_image(value, border_values);
         let source = PlacedImage { image, channel: 0, top: 0, left: 0 };
         let work = Assemble {
             fill: self.pack_lanes(&[], &copy),
@@ -240,8 +246,8 @@ impl<'g> Lowering<'g> {
         let mut draft = StepDraft::by_block(work, vec![image.buffer], &copy);
         draft.groups = 1;
         self.push_step("copy for another border".to_owned(), draft);
-        self.push_border(copy, fill);
-        self.bordered_copies.entry(value.id).or_default().push((fill, copy));
+        self.push_border(copy, border_values);
+        self.bordered_copies.entry(value.id).or_default().push((border_values, copy));
         copy
     }
 
