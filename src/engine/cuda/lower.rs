@@ -152,7 +152,7 @@ impl<'g> Lowering<'g> {
             Op::MaxPool(window) => self.lower_resample(node, ResampleKind::MaxPool, *window),
             Op::AveragePool(AveragePool { window, count_include_pad }) => {
                 let kind = match *count_include_pad {
-                    true => ResampleKind::AveragePool,
+                    true => ResampleKind::AveragePoolWithBorder,
                     false => ResampleKind::AveragePoolInside,
                 };
                 self.lower_resample(node, kind, *window);

@@ -66,7 +66,7 @@ impl WindowPlan {
 pub(in crate::cuda) enum ResampleKind {
     MaxPool,
     /// Border pixels count as zeros.
-    AveragePool,
+    AveragePoolWithBorder,
     /// Border pixels do not count.
     AveragePoolInside,
     Resize(ResizeMode),
@@ -87,7 +87,7 @@ impl Resample {
     ) -> Self {
         let (kernel, number) = match kind {
             ResampleKind::MaxPool => ("pool", 0),
-            ResampleKind::AveragePool => ("pool", 1),
+            ResampleKind::AveragePoolWithBorder => ("pool", 1),
             ResampleKind::AveragePoolInside => ("pool", 2),
             ResampleKind::Resize(ResizeMode::Nearest) => ("resize", 0),
             ResampleKind::Resize(ResizeMode::Linear) => ("resize", 1),

@@ -47,8 +47,8 @@ impl<'g> GraphAnalysis<'g> {
             }
             Op::AveragePool(pool) => {
                 let kind = match pool.count_include_pad {
-                    true => PoolKind::MeanWithBorder,
-                    false => PoolKind::Mean,
+                    true => PoolKind::AverageWithBorder,
+                    false => PoolKind::AverageInside,
                 };
                 KernelKind::Pool { kind, window: pool.window, input, output }
             }
