@@ -68,7 +68,7 @@ impl<'g> Lowering<'g> {
         buffer
     }
 
-    fn add_step(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
+    fn push_step(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
         self.steps.push(Step { work: Box::new(work), reads, writes });
     }
 
@@ -76,7 +76,7 @@ impl<'g> Lowering<'g> {
     fn layout_of(&self, id: ValueId) -> ValueLayout {
         match self.buffer_of.contains_key(&(id, ValueLayout::ChannelsLast)) {
             true => ValueLayout::ChannelsLast,
-            false => ValueLayout::Plain,
+            false => ValueLayout::Flat,
         }
     }
 
@@ -104,7 +104,7 @@ impl<'g> Lowering<'g> {
             return from;
         }
         let buffer = self.add_buffer(to.0, to.1);
-        self.add_step(Copy::new(pair, [0, 0], self.element_type), vec![from], buffer);
+        self.push_step(Copy::new(pair, [0, 0], self.element_type), vec![from], buffer);
         buffer
     }
 
@@ -117,7 +117,7 @@ impl<'g> Lowering<'g> {
         let is_transposed = Uses::of(self.graph).readers(id).iter().any(is_transpose);
         let layout = match *shape {
             [0..=INPUT_CHANNELS_MAX, _, _] if !is_transposed => ValueLayout::ChannelsLast,
-            _ => ValueLayout::Plain,
+            _ => ValueLayout::Flat,
         };
         let buffer = self.add_buffer(id, layout);
         ExternalValue { buffer, pair: relayout(shape, &strides(shape), &layout.strides(shape)) }
@@ -198,7 +198,7 @@ impl<'g> Lowering<'g> {
         let work =
             Elementwise::new(epilogue, known_elements(self.shape(node.output)), self.element_type);
         let to = self.add_buffer(node.output, layout);
-        self.add_step(work, vec![from], to);
+        self.push_step(work, vec![from], to);
     }
 
     /// Returns the bias, residual and activation of a convolution, or `None` if it has none of
@@ -296,7 +296,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn lower_linear(&mut self, node: &Node, linear: &op::Linear) {
-        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Flat);
         let len = known_elements(self.shape(node.output));
         let (out_len, in_len) = (linear.out_len(), linear.in_len());
         let weight = self.constants.add(linear.weight.data(), self.element_type);
@@ -307,14 +307,14 @@ impl<'g> Lowering<'g> {
         });
         let vectors = len / out_len;
         let work = MatrixProduct::new(weight, epilogue, vectors, [out_len, in_len], self.precision);
-        let to = self.add_buffer(node.output, ValueLayout::Plain);
-        self.add_step(work, vec![from], to);
+        let to = self.add_buffer(node.output, ValueLayout::Flat);
+        self.push_step(work, vec![from], to);
     }
 
     fn lower_binary(&mut self, node: &Node, op: op::BinaryOp) {
         let [a, b] = [node.inputs[0], node.inputs[1]];
         let layout = match [a, b].map(|id| self.layout_of(id)) {
-            [ValueLayout::Plain, ValueLayout::Plain] => ValueLayout::Plain,
+            [ValueLayout::Flat, ValueLayout::Flat] => ValueLayout::Flat,
             _ => ValueLayout::ChannelsLast,
         };
         let reads = vec![self.buffer_in(a, layout), self.buffer_in(b, layout)];
@@ -330,7 +330,7 @@ impl<'g> Lowering<'g> {
         let written = layout.strides(shape);
         let pair = StridedPair::new(shape, [&a_strides, &b_strides], item_strides, &written);
         let writes = self.add_buffer(node.output, layout);
-        self.add_step(Binary::new(op, pair, self.element_type), reads, writes);
+        self.push_step(Binary::new(op, pair, self.element_type), reads, writes);
     }
 
     fn lower_resample(&mut self, node: &Node, kind: ResampleKind, window: Window) {
@@ -338,7 +338,7 @@ impl<'g> Lowering<'g> {
         let from = self.buffer_in(x, ValueLayout::ChannelsLast);
         let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
         let to = self.add_buffer(y, ValueLayout::ChannelsLast);
-        self.add_step(Resample::new(kind, window, self.element_type), vec![from], to);
+        self.push_step(Resample::new(kind, window, self.element_type), vec![from], to);
     }
 
     fn lower_reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
@@ -348,15 +348,15 @@ impl<'g> Lowering<'g> {
         let x_strides = layout.strides(shape);
         let work = Reduce::new(reduction, shape, &x_strides, axes, self.element_type);
         let to = self.add_buffer(node.output, layout);
-        self.add_step(work, vec![from], to);
+        self.push_step(work, vec![from], to);
     }
 
     fn lower_softmax(&mut self, node: &Node, axis: usize) {
-        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Flat);
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
-        let to = self.add_buffer(node.output, ValueLayout::Plain);
-        self.add_step(Softmax::new(sizes, self.element_type), vec![from], to);
+        let to = self.add_buffer(node.output, ValueLayout::Flat);
+        self.push_step(Softmax::new(sizes, self.element_type), vec![from], to);
     }
 }
 

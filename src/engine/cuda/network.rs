@@ -213,7 +213,7 @@ impl CudaNetwork {
         arena + arena_layout.offsets[buffer] as Address
     }
 
-    /// Enqueues the network on `items` items of 32-bit floats at `x`, in the plain layout, in
+    /// Enqueues the network on `items` items of 32-bit floats at `x`, in the flat layout, in
     /// batches of the buckets' sizes. The results are written to `y`.
     fn enqueue_f32(&self, items: usize, x: Address, y: Address) -> Result<(), GpuError> {
         let _lock = self.enqueue_lock.lock();

@@ -123,7 +123,7 @@ pub(super) struct Plan {
 pub(super) struct ExternalValue {
     /// Index in [`Plan::buffers`].
     pub(super) buffer: usize,
-    /// For the input, from items in the plain layout to the buffer; for an output, the reverse.
+    /// For the input, from items in the flat layout to the buffer; for an output, the reverse.
     pub(super) pair: StridedPair,
 }
 

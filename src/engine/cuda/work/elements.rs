@@ -39,7 +39,7 @@ impl PeriodicConstant {
         };
         let innermost = match layout {
             ValueLayout::ChannelsLast => 0,
-            ValueLayout::Plain => shape.len() - 1,
+            ValueLayout::Flat => shape.len() - 1,
         };
         if varies_only_along(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
             return Self::per_channel(constants, data);
