@@ -79,15 +79,15 @@ impl StridedPair {
         is_contiguous && self.item_strides == [self.len, self.len]
     }
 
-    /// Returns the kernel argument for `batch` items of both arrays.
-    pub(super) fn argument(&self, batch: u32) -> StridedAxes {
+    /// Returns the kernel argument for `items` items of both arrays.
+    pub(super) fn argument(&self, items: u32) -> StridedAxes {
         let mut axes = StridedAxes {
             sizes: [1; AXES_MAX],
             first: [0; AXES_MAX],
             second: [0; AXES_MAX],
             axis_count: self.sizes.len() as i32 + 1,
         };
-        axes.sizes[0] = batch;
+        axes.sizes[0] = items;
         axes.first[0] = self.item_strides[0] as u32;
         axes.second[0] = self.item_strides[1] as u32;
         for (axis, &size) in self.sizes.iter().enumerate() {

@@ -183,7 +183,7 @@ impl CudaNetwork {
             let x = step.reads.iter().map(|&buffer| self.buffer_address(bucket, buffer)).collect();
             let y = self.buffer_address(bucket, step.writes);
             let gpu = &self.gpu;
-            let context = LaunchContext { gpu, batch: bucket, constants, x, y, workspace };
+            let context = LaunchContext { gpu, items: bucket, constants, x, y, workspace };
             step.work.enqueue(&context)?;
         }
         Ok(())

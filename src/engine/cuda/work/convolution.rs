@@ -95,7 +95,7 @@ impl Work for MatrixProduct {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let [n, k] = self.sizes;
         let product = GemmCall {
-            m: context.batch * self.vectors,
+            m: context.items * self.vectors,
             n,
             k,
             x: context.x[0],
@@ -150,16 +150,16 @@ impl Dense {
             .then(|| Border::new(window, self.border_values, 0.0, self.element_type()))
     }
 
-    fn bordered_input_bytes(&self, batch: usize) -> usize {
+    fn bordered_input_bytes(&self, items: usize) -> usize {
         let len = self.explicit_border().map_or(0, |border| border.len());
-        (len * batch * self.element_type().bytes()).next_multiple_of(256)
+        (len * items * self.element_type().bytes()).next_multiple_of(256)
     }
 
     fn element_type(&self) -> ElementType {
         ElementType::of(self.precision)
     }
 
-    fn shape(&self, batch: usize) -> ConvolutionShape {
+    fn shape(&self, items: usize) -> ConvolutionShape {
         let WindowPlan { channels, input_size, output_size, window, dilations } = self.window;
         let [top, left, bottom, right] = window.pads;
         let [height, width] = input_size;
@@ -170,9 +170,9 @@ impl Dense {
         let [kernel_height, kernel_width] = window.kernel;
         ConvolutionShape {
             precision: self.precision,
-            x: [batch, channels, height, width],
+            x: [items, channels, height, width],
             weight: [self.out_channels, channels / self.groups, kernel_height, kernel_width],
-            y: [batch, self.out_channels, output_size[0], output_size[1]],
+            y: [items, self.out_channels, output_size[0], output_size[1]],
             pads,
             strides: window.strides,
             dilations,
@@ -181,12 +181,12 @@ impl Dense {
     }
 
     /// Lets cuDNN choose an algorithm or refuse, and returns the bytes of scratch memory.
-    fn prepare_in_cudnn(&self, cudnn: &Cudnn, batch: usize) -> Result<usize, GpuError> {
+    fn prepare_in_cudnn(&self, cudnn: &Cudnn, items: usize) -> Result<usize, GpuError> {
         let mut prepared = self.prepared.lock();
         // A refusal is logged once for all batch sizes.
         let was_logged = prepared.values().any(Option::is_none);
-        let shape = self.shape(batch);
-        let convolution = match prepared.entry(batch) {
+        let shape = self.shape(items);
+        let convolution = match prepared.entry(items) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => match cudnn.prepare(&shape, self.fused) {
                 Ok(convolution) => entry.insert(Some(convolution)),
@@ -200,8 +200,8 @@ impl Dense {
             },
         };
         Ok(match convolution {
-            Some(convolution) => self.bordered_input_bytes(batch) + convolution.workspace_bytes(),
-            None => self.patches_bytes(batch),
+            Some(convolution) => self.bordered_input_bytes(items) + convolution.workspace_bytes(),
+            None => self.patches_bytes(items),
         })
     }
 
@@ -222,7 +222,7 @@ impl Dense {
             bias: context.optional_constant(self.bias),
             residual: context.residual(),
             y: context.y,
-            workspace: context.workspace + self.bordered_input_bytes(context.batch) as Address,
+            workspace: context.workspace + self.bordered_input_bytes(context.items) as Address,
         };
         cudnn.enqueue(convolution, addresses)?;
         match self.fused {
@@ -238,18 +238,18 @@ impl Dense {
     }
 
     /// Returns the output pixels whose patches are in memory at a time.
-    fn chunk_pixels(&self, batch: usize) -> usize {
+    fn chunk_pixels(&self, items: usize) -> usize {
         let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
-        (batch * self.window.output_pixels()).min(fit.max(1))
+        (items * self.window.output_pixels()).min(fit.max(1))
     }
 
-    fn patches_bytes(&self, batch: usize) -> usize {
-        self.chunk_pixels(batch) * self.patch_len() * self.element_type().bytes()
+    fn patches_bytes(&self, items: usize) -> usize {
+        self.chunk_pixels(items) * self.patch_len() * self.element_type().bytes()
     }
 
     fn enqueue_as_products(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let (k, pixels) = (self.patch_len(), context.batch * self.window.output_pixels());
-        let chunk = self.chunk_pixels(context.batch);
+        let (k, pixels) = (self.patch_len(), context.items * self.window.output_pixels());
+        let chunk = self.chunk_pixels(context.items);
         let group_channels = self.window.channels / self.groups;
         let kernel = Kernel::packed("patches", self.element_type(), group_channels);
         for first in (0..pixels).step_by(chunk) {
@@ -286,16 +286,16 @@ impl Work for Dense {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let Some(cudnn) = context.gpu.cudnn() else { return self.enqueue_as_products(context) };
         let (cudnn, prepared) = (cudnn.lock(), self.prepared.lock());
-        match prepared.get(&context.batch).expect("batches are prepared before they run") {
+        match prepared.get(&context.items).expect("batches are prepared before they run") {
             Some(convolution) => self.enqueue_in_cudnn(&cudnn, convolution, context),
             None => self.enqueue_as_products(context),
         }
     }
 
-    fn prepare(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
+    fn prepare(&self, gpu: &Gpu, items: usize) -> Result<usize, GpuError> {
         match gpu.cudnn() {
-            Some(cudnn) => self.prepare_in_cudnn(&cudnn.lock(), batch),
-            None => Ok(self.patches_bytes(batch)),
+            Some(cudnn) => self.prepare_in_cudnn(&cudnn.lock(), items),
+            None => Ok(self.patches_bytes(items)),
         }
     }
 }

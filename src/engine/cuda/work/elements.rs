@@ -180,7 +180,7 @@ impl Work for Binary {
             BinaryOp::Mul => 2,
             BinaryOp::Div => 3,
         };
-        let axes = self.pair.argument(context.batch as u32);
+        let axes = self.pair.argument(context.items as u32);
         let [a, b] = [context.x[0], context.x[1]];
         let arguments = BinaryArguments { y: context.y, a, b, axes, kind, count };
         context.gpu.launch(&self.kernel.name, count, &arguments)

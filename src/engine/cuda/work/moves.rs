@@ -30,7 +30,7 @@ impl Copy {
 impl Work for Copy {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.pair.len());
-        let axes = self.pair.argument(context.batch as u32);
+        let axes = self.pair.argument(context.items as u32);
         let (x, y) = (context.x[0] + self.starts[0], context.y + self.starts[1]);
         context.gpu.launch(&self.kernel.name, count, &CopyArguments { y, x, axes, count })
     }

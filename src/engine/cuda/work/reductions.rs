@@ -123,7 +123,7 @@ fn element_count(axes: &[[usize; 2]]) -> usize {
 
 impl Work for Reduce {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let mut kept = vec![[context.batch, self.item_len]];
+        let mut kept = vec![[context.items, self.item_len]];
         kept.extend(&self.kept);
         let count = context.count(element_count(&self.kept));
         let arguments = ReduceArguments {
