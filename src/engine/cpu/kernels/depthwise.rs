@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Epilogue, Runnable, run};
+use super::{Epilogue, Kernel, run};
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
 /// One block of sixteen channels. `input` points to the first tap of the first pixel; all taps of
@@ -60,8 +60,7 @@ impl DepthwiseTable {
 /// A kernel of `SIDE × SIDE` taps with stride `STRIDE`.
 struct SquareKernel<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
 
-impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L>
-    for SquareKernel<I, O, SIDE, STRIDE>
+impl<L, I, O, const SIDE: usize, const STRIDE: usize> Kernel<L> for SquareKernel<I, O, SIDE, STRIDE>
 where
     L: Lanes,
     I: Format<L>,
@@ -147,7 +146,7 @@ unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUN
 /// one before.
 struct GenericKernel<I, O>(PhantomData<(I, O)>);
 
-impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for GenericKernel<I, O> {
+impl<L: Lanes, I: Format<L>, O: Format<L>> Kernel<L> for GenericKernel<I, O> {
     type Args = DepthwiseArgs;
 
     #[inline(always)]

@@ -144,8 +144,8 @@ impl KernelSet {
     }
 }
 
-/// A kernel as a function of its arguments.
-pub(super) trait Runnable<L: Lanes> {
+/// A kernel: a function of its arguments.
+pub(super) trait Kernel<L: Lanes> {
     type Args;
 
     /// # Safety
@@ -153,9 +153,9 @@ pub(super) trait Runnable<L: Lanes> {
     unsafe fn run(args: &Self::Args);
 }
 
-struct Call<'a, K: Runnable<L>, L: Lanes>(&'a K::Args);
+struct Call<'a, K: Kernel<L>, L: Lanes>(&'a K::Args);
 
-impl<L: Lanes, K: Runnable<L>> super::lanes::Kernel<L> for Call<'_, K, L> {
+impl<L: Lanes, K: Kernel<L>> super::lanes::KernelCall<L> for Call<'_, K, L> {
     #[inline(always)]
     unsafe fn run(self) {
         // SAFETY: guaranteed by the caller.
@@ -166,8 +166,8 @@ impl<L: Lanes, K: Runnable<L>> super::lanes::Kernel<L> for Call<'_, K, L> {
 /// Runs a kernel compiled for an instruction set.
 ///
 /// # Safety
-/// As for [`Runnable::run`].
-unsafe fn run<A: Isa, K: Runnable<A::Lanes>>(args: &K::Args) {
+/// As for [`Kernel::run`].
+unsafe fn run<A: Isa, K: Kernel<A::Lanes>>(args: &K::Args) {
     // SAFETY: guaranteed by the caller.
     unsafe { A::run(Call::<K, A::Lanes>(args)) }
 }

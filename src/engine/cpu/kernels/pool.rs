@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::Runnable;
+use super::Kernel;
 use crate::cpu::lanes::{Format, LANES, Lanes};
 
 /// The result of a window.
@@ -37,7 +37,7 @@ pub(in crate::cpu) struct PoolArgs {
 
 pub(super) struct PoolKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
+impl<L: Lanes, F: Format<L>> Kernel<L> for PoolKernel<F> {
     type Args = PoolArgs;
 
     #[inline(always)]
@@ -140,7 +140,7 @@ pub(in crate::cpu) struct GlobalMeanArgs {
 
 pub(super) struct GlobalMeanKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMeanKernel<F> {
+impl<L: Lanes, F: Format<L>> Kernel<L> for GlobalMeanKernel<F> {
     type Args = GlobalMeanArgs;
 
     #[inline(always)]
