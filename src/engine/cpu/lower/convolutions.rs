@@ -40,7 +40,7 @@ impl<'g> Lowering<'g> {
             ..self.dense_shape(conv.out_channels(), channels, conv.window.kernel)
         };
         let (epilogue, activation_step) =
-            epilogue::lower_activation(convolution.activation.as_ref());
+            epilogue::split_activation(convolution.activation.as_ref());
         let border_values = conv.border_values.as_ref();
         let work = Planar {
             input,
@@ -103,7 +103,7 @@ impl<'g> Lowering<'g> {
         let residual = convolution.residual.map(|image| self.blocked_image(image));
         let output = self.add_output_image(convolution.output);
         let (epilogue, activation_step) =
-            epilogue::lower_activation(convolution.activation.as_ref());
+            epilogue::split_activation(convolution.activation.as_ref());
         let bias = bias(conv);
         let reads = [Some(input), residual].into_iter().flatten().map(|image| image.buffer);
         let draft = StepDraft {
@@ -125,7 +125,7 @@ impl<'g> Lowering<'g> {
         let output = self.add_output_image(convolution.output);
         let [top, left, ..] = conv.window.pads;
         let (epilogue, activation_step) =
-            epilogue::lower_activation(convolution.activation.as_ref());
+            epilogue::split_activation(convolution.activation.as_ref());
         // With a residual, the activation follows the sum with the residual.
         let (epilogue, later) = match residual {
             Some(residual) => (PackedEpilogue::Identity, Some((residual, epilogue))),
@@ -174,7 +174,7 @@ impl<'g> Lowering<'g> {
         let residual = product.residual.map(|image| self.blocked_image(image));
         let output = self.add_output_image(product.output);
         let shape = self.dense_shape(outputs, product.input.channels(), product.input.sides());
-        let (epilogue, activation_step) = epilogue::lower_activation(product.activation.as_ref());
+        let (epilogue, activation_step) = epilogue::split_activation(product.activation.as_ref());
         let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
         let bias = per_output(product.bias, outputs);
         let work = FullyConnected {

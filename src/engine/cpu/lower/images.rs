@@ -49,7 +49,7 @@ impl Lowering<'_> {
     ) {
         let a = self.blocked_image(input);
         let written = self.add_output_image(output);
-        let (epilogue, activation_step) = epilogue::lower_activation(Some(activation));
+        let (epilogue, activation_step) = epilogue::split_activation(Some(activation));
         let work = Elementwise {
             a,
             affine: None,
