@@ -107,7 +107,7 @@ fn start_import<'m>(
         .map_err(|reason| ImportError::Input { name: input.name.clone(), reason })?;
 
     let dims = std::iter::once(1).chain(shape.iter().copied()).collect();
-    let value = RuntimeValue { id: ValueId(0), dims, batch: Some(0) };
+    let value = RuntimeValue { id: ValueId(0), dims, batch_axis: Some(0) };
     values.insert(&input.name, Value::Runtime(value));
     let graph = Graph {
         values: vec![ValueInfo { name: input.name.clone(), shape }],
