@@ -67,14 +67,14 @@ pub(super) struct Importer<'m> {
 
 /// One node, its inputs and the graph so far.
 pub(super) struct NodeContext<'i, 'm> {
-    pub(super) node: &'m NodeProto,
+    pub(super) proto: &'m NodeProto,
     pub(super) attributes: Attributes<'m>,
     importer: &'i mut Importer<'m>,
 }
 
 impl<'i, 'm> NodeContext<'i, 'm> {
-    pub(super) fn new(importer: &'i mut Importer<'m>, node: &'m NodeProto) -> Self {
-        Self { node, attributes: Attributes::new(&node.attribute), importer }
+    pub(super) fn new(importer: &'i mut Importer<'m>, proto: &'m NodeProto) -> Self {
+        Self { proto, attributes: Attributes::new(&proto.attribute), importer }
     }
 
     pub(super) fn opset(&self) -> i64 {
@@ -83,17 +83,17 @@ impl<'i, 'm> NodeContext<'i, 'm> {
 
     /// Refuses a node with more than `max` inputs.
     pub(super) fn check_inputs_max(&self, max: usize) -> Result<(), NodeError> {
-        let count = self.node.input.len();
+        let count = self.proto.input.len();
         if count > max { Err(NodeError::InputCount { count, max }) } else { Ok(()) }
     }
 
     pub(super) fn has_input(&self, index: usize) -> bool {
-        self.node.input.get(index).is_some_and(|name| !name.is_empty())
+        self.proto.input.get(index).is_some_and(|name| !name.is_empty())
     }
 
     /// Returns true if the node has inputs and all of them are known at import.
     pub(super) fn all_inputs_constant(&self) -> bool {
-        let mut names = self.node.input.iter().filter(|name| !name.is_empty()).peekable();
+        let mut names = self.proto.input.iter().filter(|name| !name.is_empty()).peekable();
         names.peek().is_some()
             && names.all(|name| {
                 let value = self.importer.values.get(name.as_str());
@@ -102,7 +102,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     }
 
     pub(super) fn value(&self, index: usize) -> Result<Value<'m>, NodeError> {
-        let name = self.node.input.get(index).filter(|name| !name.is_empty());
+        let name = self.proto.input.get(index).filter(|name| !name.is_empty());
         let name = name.ok_or(NodeError::InputMissing(index))?;
         let value = self.importer.values.get(name.as_str());
         value.cloned().ok_or_else(|| NodeError::Undefined(name.clone()))
@@ -209,7 +209,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
             return Err(NodeError::ResultSize(dims));
         }
         debug_assert!(batch_axis.is_none_or(|axis| dims[axis] == 1), "the batch is one at import");
-        let name = self.node.output.first().cloned().unwrap_or_default();
+        let name = self.proto.output.first().cloned().unwrap_or_default();
         let output = self.importer.graph.add_value(name, strip_axis(&dims, batch_axis));
         let inputs = inputs.iter().map(|value| value.id).collect();
         self.importer.graph.nodes.push(Node { op, inputs, output });
@@ -252,10 +252,10 @@ impl<'i, 'm> NodeContext<'i, 'm> {
 
     /// Sets the value of each output of the node.
     pub(super) fn define_all(&mut self, values: Vec<Value<'m>>) -> Result<(), NodeError> {
-        if self.node.output.len() != values.len() {
-            return Err(NodeError::OutputCount(self.node.output.len()));
+        if self.proto.output.len() != values.len() {
+            return Err(NodeError::OutputCount(self.proto.output.len()));
         }
-        for (name, value) in self.node.output.iter().zip(values) {
+        for (name, value) in self.proto.output.iter().zip(values) {
             if name.is_empty() {
                 return Err(NodeError::OutputCount(0));
             }

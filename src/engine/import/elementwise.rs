@@ -11,7 +11,7 @@ use crate::shape::{broadcast, pad_rank};
 /// Imports `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.
 pub(super) fn binary(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
-    let op = match node.node.op_type.as_str() {
+    let op = match node.proto.op_type.as_str() {
         "Add" => BinaryOp::Add,
         "Sub" => BinaryOp::Sub,
         "Mul" => BinaryOp::Mul,
@@ -107,7 +107,7 @@ pub(super) fn pow(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
 
 /// Imports functions without parameters.
 pub(super) fn activation(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    let activation = match node.node.op_type.as_str() {
+    let activation = match node.proto.op_type.as_str() {
         "Relu" => Activation::Relu,
         "Sigmoid" => Activation::Sigmoid,
         "HardSwish" => Activation::HardSwish,
@@ -231,7 +231,7 @@ pub(super) fn dropout(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         return Err(NodeError::Value { input: 2, value: "true".to_owned() });
     }
     let x = node.runtime_value(0)?;
-    match node.node.output.len() {
+    match node.proto.output.len() {
         1 => node.define(x),
         count => Err(NodeError::OutputCount(count)),
     }

@@ -40,7 +40,7 @@ pub(super) fn transpose(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError>
 pub(super) fn concat(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let axis = node.attributes.int("axis")?.ok_or(NodeError::AttributeMissing("axis"))?;
     let mut parts = Vec::new();
-    for input in 0..node.node.input.len() {
+    for input in 0..node.proto.input.len() {
         parts.push(node.runtime_value(input)?);
     }
     let first = parts.first().ok_or(NodeError::InputMissing(0))?.clone();
@@ -195,7 +195,7 @@ pub(super) fn split(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let x = node.runtime_value(0)?;
     let axis = node.attributes.int("axis")?.unwrap_or(0);
     let axis = node.axis(axis, x.dims.len())?;
-    let pieces = node.node.output.len();
+    let pieces = node.proto.output.len();
     node.attributes.require_int("num_outputs", pieces as i64)?;
     let given = match node.attributes.ints("split")? {
         Some(sizes) => Some(sizes.to_vec()),

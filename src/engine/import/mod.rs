@@ -167,7 +167,7 @@ fn import_node<'m>(importer: &mut Importer<'m>, node: &'m NodeProto) -> Result<(
 
 /// Calls the importer of the node's operator.
 fn import_operator(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    match node.node.op_type.as_str() {
+    match node.proto.op_type.as_str() {
         "Add" | "Sub" | "Mul" | "Div" => elementwise::binary(node),
         "Pow" => elementwise::pow(node),
         "Neg" => elementwise::negate(node),

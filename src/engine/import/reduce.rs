@@ -50,7 +50,7 @@ fn softmax_over_joined_axes(
 /// input.
 pub(super) fn reduce(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
-    let reduction = match node.node.op_type.as_str() {
+    let reduction = match node.proto.op_type.as_str() {
         "ReduceMean" => Reduction::Mean,
         "ReduceSum" => Reduction::Sum,
         "ReduceMax" => Reduction::Max,
