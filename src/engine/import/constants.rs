@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::attributes::unsupported;
 use super::context::NodeContext;
-use super::layout::{SliceRange, joined_size, permutation, slice_ranges};
+use super::moves::{SliceRange, joined_size, permutation, slice_ranges};
 use super::reshape::{reshape_target, squeezed_axes, unsqueezed_axes};
 use super::tensors::{HostData, HostTensor, element};
 use crate::error::NodeError;

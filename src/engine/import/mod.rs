@@ -10,8 +10,8 @@ mod context;
 mod elementwise;
 mod images;
 mod input;
-mod layout;
 mod matrix;
+mod moves;
 mod quantised;
 mod reduce;
 mod reshape;
@@ -200,13 +200,13 @@ fn import_operator(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         "Flatten" => reshape::flatten(node),
         "Squeeze" => reshape::squeeze(node),
         "Unsqueeze" => reshape::unsqueeze(node),
-        "Transpose" => layout::transpose(node),
-        "Concat" => layout::concat(node),
-        "Slice" => layout::slice(node),
-        "Split" => layout::split(node),
-        "Gather" => layout::gather(node),
+        "Transpose" => moves::transpose(node),
+        "Concat" => moves::concat(node),
+        "Slice" => moves::slice(node),
+        "Split" => moves::split(node),
+        "Gather" => moves::gather(node),
         "Expand" => reshape::expand(node),
-        "Pad" => layout::pad(node),
+        "Pad" => moves::pad(node),
 
         "Shape" => constants::shape(node),
         "Constant" => constants::constant(node),
