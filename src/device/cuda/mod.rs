@@ -37,7 +37,7 @@ use super::device_set::DEVICES_MAX;
 use super::loaded::ModelKey;
 use super::machine::{Machine, StartedBatch};
 use super::{CudaSettings, DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cuda::{Gpu, GpuError, Picture, lazy};
+use crate::engine::cuda::{Gpu, GpuError, PictureHeader, lazy};
 use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::Package;
@@ -126,7 +126,7 @@ impl Machine for CudaMachine {
         let network = ResidentNetwork::load(&graph, &open.gpu, manifest, self.settings.graphs);
         let network = network.map_err(|source| open.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
-        let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
+        let bytes = rows_max * (PictureHeader::BYTES + manifest.input.row_len());
         let grown = open.grow_staging(bytes, network.results_len(rows_max));
         grown.map_err(|error| open.load_error(model, error.into()))?;
         open.networks.insert(model.key(), network);
@@ -304,8 +304,8 @@ impl OpenGpu {
     ) -> Result<(), GpuError> {
         let (compute_stream, network) = (self.gpu.stream(), &self.networks[&key]);
         staging.upload(&self.copy_stream, compute_stream, rows)?;
-        network.enqueue_pixels(bucket, staging.pixels_address(compute_stream), rows.len())?;
-        staging.enqueue_wipe_of_pixels(compute_stream)?;
+        network.enqueue_pictures(bucket, staging.pictures_address(compute_stream), rows.len())?;
+        staging.enqueue_wipe_of_pictures(compute_stream)?;
         network.enqueue_steps(bucket)?;
         staging.download(compute_stream, network.results(), network.results_len(bucket))?;
         Ok(())
@@ -332,7 +332,7 @@ impl OpenGpu {
         }
         let compute_stream = self.gpu.stream();
         let copied = self.copy_stream.synchronize();
-        let wiped = copied.and_then(|()| staging.enqueue_wipe_of_pixels(compute_stream));
+        let wiped = copied.and_then(|()| staging.enqueue_wipe_of_pictures(compute_stream));
         let settled = wiped.and_then(|()| compute_stream.synchronize());
         let lost = settled.err().and_then(|error| self.loss_detector.loss(&error.into()));
         match lost {

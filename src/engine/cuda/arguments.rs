@@ -93,12 +93,12 @@ pub(super) struct FillArguments {
     pub(super) count: u32,
 }
 
-/// Offset and size of an item's pixels in the upload. The upload holds one `Picture` for each item
-/// and then the pixels of all items, `[height, width, 3]`, red first.
+/// Offset and size of an item's pixels in the upload. The upload holds one `PictureHeader` for each
+/// item and then the pixels of all items, `[height, width, 3]`, red first.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct Picture {
-    /// Offset of the pixels from the first `Picture`, in bytes.
+pub struct PictureHeader {
+    /// Offset of the pixels from the first `PictureHeader`, in bytes.
     pub start: u32,
     /// Pixels, at most the width of the network's input.
     pub width: u32,
@@ -106,7 +106,7 @@ pub struct Picture {
     pub height: u32,
 }
 
-impl Picture {
+impl PictureHeader {
     /// Size in the upload.
     pub const BYTES: usize = size_of::<Self>();
 

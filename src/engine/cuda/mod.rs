@@ -43,6 +43,6 @@ mod plan;
 mod tests;
 mod work;
 
-pub use arguments::Picture;
+pub use arguments::PictureHeader;
 pub use gpu::{Gpu, GpuError, free_bytes};
 pub use network::{CudaNetwork, PixelFormat};

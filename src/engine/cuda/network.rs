@@ -131,11 +131,11 @@ impl CudaNetwork {
     }
 
     /// Enqueues the conversion of `count` pictures into the input of a batch of `bucket` items. The
-    /// device address `pictures` holds a [`super::Picture`] for each, and then their pixels.
+    /// device address `pictures` holds a [`super::PictureHeader`] for each, and then their pixels.
     ///
     /// # Errors
     /// The driver refuses the launch.
-    pub fn enqueue_pixels(
+    pub fn enqueue_pictures(
         &self,
         bucket: usize,
         pictures: u64,
