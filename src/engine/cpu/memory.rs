@@ -25,7 +25,7 @@ const PAGE_BYTES: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Bytes after the last requested one. Tests fill them with [`POISON`].
-const GUARD_BYTES: usize = if cfg!(test) { 256 } else { 0 };
+const MAPPING_GUARD_BYTES: usize = if cfg!(test) { 256 } else { 0 };
 
 /// Tests fill memory that no kernel may use with this byte. In every format it makes a NaN.
 pub(super) const POISON: u8 = 0xff;
@@ -42,7 +42,7 @@ impl MappedMemory {
     /// # Panics
     /// If the system has no more memory.
     pub(super) fn zeroed(bytes: usize) -> Self {
-        let size = (bytes + GUARD_BYTES).next_multiple_of(PAGE_BYTES);
+        let size = (bytes + MAPPING_GUARD_BYTES).next_multiple_of(PAGE_BYTES);
         let page_bytes = if size < HUGE_PAGE_BYTES { PAGE_BYTES } else { HUGE_PAGE_BYTES };
         // Before the bytes lie a guard page and the bytes up to the next huge page, after it a
         // guard page. Pages that are never touched take no memory.

@@ -77,7 +77,7 @@ const LIGHT_USES_MIN: usize = 100;
 const ALIGNMENT: usize = 64;
 
 /// Bytes before the first buffer and after each item of each buffer. Tests fill them with poison.
-const GUARD_BYTES: usize = if cfg!(test) { 1024 } else { 0 };
+const BUFFER_GUARD_BYTES: usize = if cfg!(test) { 1024 } else { 0 };
 
 impl Schedule {
     pub(super) fn new(plan: &Plan, policy: &Policy) -> Self {
@@ -123,7 +123,7 @@ impl LiveRange {
 
     /// Bytes of one item, with alignment and guard.
     fn item_bytes(&self) -> usize {
-        self.layout.bytes().next_multiple_of(ALIGNMENT) + GUARD_BYTES
+        self.layout.bytes().next_multiple_of(ALIGNMENT) + BUFFER_GUARD_BYTES
     }
 
     /// Bytes of all items. Kernels may read past the end of slopes and biases, but never of
@@ -175,7 +175,7 @@ fn lay_out_arena(
     live.sort_by_key(|range| (std::cmp::Reverse(range.bytes()), range.buffer));
     let mut placed: Vec<(LiveRange, usize)> = Vec::new();
     let mut arena_places = vec![None; plan.buffers.len()];
-    let mut arena_bytes = GUARD_BYTES;
+    let mut arena_bytes = BUFFER_GUARD_BYTES;
     for range in live {
         let offset =
             if policy.shares_memory { first_free_offset(&range, &placed) } else { arena_bytes };
@@ -209,7 +209,7 @@ fn first_free_offset(range: &LiveRange, placed: &[(LiveRange, usize)]) -> usize 
     };
     let mut candidates: Vec<usize> = placed.iter().map(|(other, at)| at + other.bytes()).collect();
     candidates.extend(placed.iter().map(|(_, at)| *at));
-    candidates.push(GUARD_BYTES);
+    candidates.push(BUFFER_GUARD_BYTES);
     candidates.sort_unstable();
     candidates.into_iter().find(|&offset| is_free(offset)).expect("behind all others is free")
 }

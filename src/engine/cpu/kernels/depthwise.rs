@@ -151,13 +151,14 @@ impl<L: Lanes, I: Format<L>, O: Format<L>> Kernel<L> for GenericKernel<I, O> {
 
     #[inline(always)]
     unsafe fn run(args: &DepthwiseArgs) {
-        let ([height, width], [down, right]) = (args.kernel, args.strides);
+        let ([height, width], [stride_y, stride_x]) = (args.kernel, args.strides);
         // SAFETY: the pointers are as `DepthwiseArgs` says.
         unsafe {
             for y in 0..args.rows {
                 for x in 0..args.width {
                     let from = args.input.cast::<I::Element>();
-                    let from = from.add(y * down * args.input_row_stride + x * right * LANES);
+                    let from =
+                        from.add(y * stride_y * args.input_row_stride + x * stride_x * LANES);
                     let mut sums = [L::splat(0.0); 4];
                     sums[0] = L::load(args.bias);
                     for row in 0..height {

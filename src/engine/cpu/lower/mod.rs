@@ -195,8 +195,8 @@ impl<'g> Lowering<'g> {
     fn partial_block(&self, image: &ImageRef) -> Range<usize> {
         let blocks = image.layout.blocks();
         let is_full = image.layout.channels.is_multiple_of(LANES);
-        let is_f32 = image.element_bytes != self.plan.kernels.element_bytes;
-        if is_full || is_f32 { blocks..blocks } else { blocks - 1..blocks }
+        let is_widened = image.element_bytes != self.plan.kernels.element_bytes;
+        if is_full || is_widened { blocks..blocks } else { blocks - 1..blocks }
     }
 
     /// Returns the value as a blocked image, and packs it first if it is flat.

@@ -69,9 +69,9 @@ impl Work for InPlaceActivation {
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
-        let widens_to_f32 = self.image.element_bytes != run.kernels.element_bytes;
+        let is_widened = self.image.element_bytes != run.kernels.element_bytes;
         let activation =
-            if widens_to_f32 { run.kernels.activation_f32 } else { run.kernels.activation };
+            if is_widened { run.kernels.activation_f32 } else { run.kernels.activation };
         debug_assert!(self.image.layout.row_stride() >= self.image.layout.width * LANES);
         for item in region.items.clone() {
             for block in region.groups.clone() {
