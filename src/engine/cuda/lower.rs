@@ -220,7 +220,7 @@ impl<'g> Lowering<'g> {
         let reads: Vec<usize> = node.inputs.iter().map(|&id| self.buffer_in(id, layout)).collect();
         let (x_shape, y_shape) = (self.shape(node.inputs[0]), self.shape(node.output));
         let epilogue_plan = self.epilogue_plan(node, conv);
-        let window = WindowPlan::new(x_shape, y_shape, conv.window, conv.dilations);
+        let window_plan = WindowPlan::new(x_shape, y_shape, conv.window, conv.dilations);
         let weight = self.convolution_weight(conv);
         let border = conv.border_values.as_ref();
         let border_values = border.map(|values| self.constants.add_f32(values.data()));
@@ -228,10 +228,10 @@ impl<'g> Lowering<'g> {
         let (out_channels, group_channels) = (conv.out_channels(), conv.group_channels());
         let work: Box<dyn Work> = if group_channels == 1 && conv.groups > 1 {
             let multiplier = out_channels / conv.groups;
-            let window = WindowPlan { channels: out_channels, ..window };
+            let window_plan = WindowPlan { channels: out_channels, ..window_plan };
             let epilogue = epilogue_plan.unwrap_or(EpiloguePlan::NONE);
             Box::new(Depthwise::new(
-                window,
+                window_plan,
                 multiplier,
                 weight,
                 border_values,
@@ -245,7 +245,7 @@ impl<'g> Lowering<'g> {
                 let (pixels, sizes) = (y_shape[1] * y_shape[2], [out_channels, group_channels]);
                 Box::new(MatrixProduct::new(weight, epilogue, pixels, sizes, self.precision))
             } else {
-                Box::new(self.dense_convolution(conv, window, weight, border_values, epilogue))
+                Box::new(self.dense_convolution(conv, window_plan, weight, border_values, epilogue))
             }
         };
         self.steps.push(Step { work, reads, writes });
@@ -254,7 +254,7 @@ impl<'g> Lowering<'g> {
     fn dense_convolution(
         &mut self,
         conv: &Conv,
-        window: WindowPlan,
+        window_plan: WindowPlan,
         weight: ConstantOffset,
         border_values: Option<ConstantOffset>,
         epilogue: Option<Elementwise>,
@@ -268,7 +268,7 @@ impl<'g> Lowering<'g> {
             border_values,
             fused: if is_fused { FusedEpilogue::Relu } else { FusedEpilogue::None },
             epilogue,
-            window,
+            window_plan,
             out_channels: conv.out_channels(),
             groups: conv.groups,
             precision: self.precision,
@@ -336,9 +336,9 @@ impl<'g> Lowering<'g> {
     fn lower_resample(&mut self, node: &Node, kind: ResampleKind, window: Window) {
         let (x, y) = (node.inputs[0], node.output);
         let from = self.buffer_in(x, ValueLayout::ChannelsLast);
-        let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
+        let window_plan = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
         let to = self.add_buffer(y, ValueLayout::ChannelsLast);
-        self.push_step(Resample::new(kind, window, self.element_type), vec![from], to);
+        self.push_step(Resample::new(kind, window_plan, self.element_type), vec![from], to);
     }
 
     fn lower_reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {

@@ -17,8 +17,8 @@ impl Lowering<'_> {
             (layout, before, after)
         {
             let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
-            let window = WindowPlan::new(inner, outer, window, [1, 1]);
-            let work = Border::new(window, None, value, self.element_type);
+            let window_plan = WindowPlan::new(inner, outer, window, [1, 1]);
+            let work = Border::new(window_plan, None, value, self.element_type);
             return self.push_step(work, vec![from], to);
         }
         let fill = Fill::new(value, known_elements(outer), self.element_type);

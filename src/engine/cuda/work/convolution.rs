@@ -27,15 +27,15 @@ pub(in crate::cuda) struct Depthwise {
     border_values: Option<ConstantOffset>,
     epilogue: EpiloguePlan,
     /// Its channels are the output channels.
-    window: WindowPlan,
+    window_plan: WindowPlan,
     multiplier: usize,
 }
 
 impl Depthwise {
-    /// The channels of `window` are the output channels. `multiplier` output channels read the same
-    /// input channel.
+    /// The channels of `window_plan` are the output channels. `multiplier` output channels read the
+    /// same input channel.
     pub(in crate::cuda) fn new(
-        window: WindowPlan,
+        window_plan: WindowPlan,
         multiplier: usize,
         weight: ConstantOffset,
         border_values: Option<ConstantOffset>,
@@ -43,23 +43,23 @@ impl Depthwise {
         element_type: ElementType,
     ) -> Self {
         let kernel = match multiplier {
-            1 => Kernel::packed("depthwise", element_type, window.channels),
+            1 => Kernel::packed("depthwise", element_type, window_plan.channels),
             _ => Kernel::single("depthwise", element_type),
         };
-        Self { kernel, weight, border_values, epilogue, window, multiplier }
+        Self { kernel, weight, border_values, epilogue, window_plan, multiplier }
     }
 }
 
 impl Work for Depthwise {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let count = context.count(self.window.output_len());
+        let count = context.count(self.window_plan.output_len());
         let arguments = DepthwiseArguments {
             y: context.y,
             x: context.x[0],
             weight: context.constant(self.weight),
             border_values: context.optional_constant(self.border_values),
             epilogue: self.epilogue.argument(context, context.residual()),
-            window: self.window.argument(),
+            window: self.window_plan.argument(),
             multiplier: self.multiplier as u32,
             count,
         };
@@ -130,7 +130,7 @@ pub(in crate::cuda) struct Dense {
     pub(in crate::cuda) fused: FusedEpilogue,
     /// The whole epilogue, for a kernel of its own where cuDNN does not fuse it.
     pub(in crate::cuda) epilogue: Option<Elementwise>,
-    pub(in crate::cuda) window: WindowPlan,
+    pub(in crate::cuda) window_plan: WindowPlan,
     pub(in crate::cuda) out_channels: usize,
     pub(in crate::cuda) groups: usize,
     pub(in crate::cuda) precision: Precision,
@@ -141,13 +141,13 @@ pub(in crate::cuda) struct Dense {
 impl Dense {
     /// Returns the step that adds the border to the image, if cuDNN does not support such a border.
     fn explicit_border(&self) -> Option<Border> {
-        let [top, left, bottom, right] = self.window.window.pads;
+        let [top, left, bottom, right] = self.window_plan.window.pads;
         let is_known_to_cudnn = self.border_values.is_none() && (top, left) == (bottom, right);
-        let [height, width] = self.window.input_size;
+        let [height, width] = self.window_plan.input_size;
         let output_size = [height + top + bottom, width + left + right];
-        let window = WindowPlan { output_size, ..self.window };
+        let window_plan = WindowPlan { output_size, ..self.window_plan };
         (!is_known_to_cudnn)
-            .then(|| Border::new(window, self.border_values, 0.0, self.element_type()))
+            .then(|| Border::new(window_plan, self.border_values, 0.0, self.element_type()))
     }
 
     fn bordered_input_bytes(&self, items: usize) -> usize {
@@ -160,7 +160,7 @@ impl Dense {
     }
 
     fn shape(&self, items: usize) -> ConvolutionShape {
-        let WindowPlan { channels, input_size, output_size, window, dilations } = self.window;
+        let WindowPlan { channels, input_size, output_size, window, dilations } = self.window_plan;
         let [top, left, bottom, right] = window.pads;
         let [height, width] = input_size;
         let ([height, width], pads) = match self.explicit_border() {
@@ -233,14 +233,14 @@ impl Dense {
 
     /// Returns the elements of one patch, of all groups.
     fn patch_len(&self) -> usize {
-        let [height, width] = self.window.window.kernel;
-        height * width * self.window.channels
+        let [height, width] = self.window_plan.window.kernel;
+        height * width * self.window_plan.channels
     }
 
     /// Returns the output pixels whose patches are in memory at a time.
     fn chunk_pixels(&self, items: usize) -> usize {
         let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
-        (items * self.window.output_pixels()).min(fit.max(1))
+        (items * self.window_plan.output_pixels()).min(fit.max(1))
     }
 
     fn patches_bytes(&self, items: usize) -> usize {
@@ -248,9 +248,9 @@ impl Dense {
     }
 
     fn enqueue_as_products(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let (k, pixels) = (self.patch_len(), context.items * self.window.output_pixels());
+        let (k, pixels) = (self.patch_len(), context.items * self.window_plan.output_pixels());
         let chunk = self.chunk_pixels(context.items);
-        let group_channels = self.window.channels / self.groups;
+        let group_channels = self.window_plan.channels / self.groups;
         let kernel = Kernel::packed("patches", self.element_type(), group_channels);
         for first in (0..pixels).step_by(chunk) {
             let m = chunk.min(pixels - first);
@@ -259,7 +259,7 @@ impl Dense {
                 y: context.workspace,
                 x: context.x[0],
                 border_values: context.optional_constant(self.border_values),
-                window: self.window.argument(),
+                window: self.window_plan.argument(),
                 groups: self.groups as u32,
                 first_pixel: first as u32,
                 count,

@@ -75,14 +75,14 @@ pub(in crate::cuda) enum ResampleKind {
 /// Pools or resizes an image.
 pub(in crate::cuda) struct Resample {
     kernel: Kernel,
-    window: WindowPlan,
+    window_plan: WindowPlan,
     kind: i32,
 }
 
 impl Resample {
     pub(in crate::cuda) fn new(
         kind: ResampleKind,
-        window: WindowPlan,
+        window_plan: WindowPlan,
         element_type: ElementType,
     ) -> Self {
         let (kernel, number) = match kind {
@@ -93,18 +93,18 @@ impl Resample {
             ResampleKind::Resize(ResizeMode::Linear) => ("resize", 1),
             ResampleKind::Resize(ResizeMode::LinearAlignCorners) => ("resize", 2),
         };
-        let kernel = Kernel::packed(kernel, element_type, window.channels);
-        Self { kernel, window, kind: number }
+        let kernel = Kernel::packed(kernel, element_type, window_plan.channels);
+        Self { kernel, window_plan, kind: number }
     }
 }
 
 impl Work for Resample {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let count = context.count(self.window.output_len());
+        let count = context.count(self.window_plan.output_len());
         let arguments = ResampleArguments {
             y: context.y,
             x: context.x[0],
-            window: self.window.argument(),
+            window: self.window_plan.argument(),
             kind: self.kind,
             count,
         };
