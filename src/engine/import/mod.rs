@@ -2,7 +2,7 @@
 //!
 //! The importer tracks the batch axis of each ONNX value and strips it. Values that depend only on
 //! shapes are evaluated at import. Everything unsupported is refused by name: the importer ignores
-//! nothing in a file.
+//! nothing that could change a result.
 
 mod attributes;
 mod constants;
