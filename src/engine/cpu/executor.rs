@@ -71,8 +71,8 @@ impl PlanExecutor {
     }
 
     /// Runs the items of a slice, up to `items_max` of the schedule at a time. Calls
-    /// `stage_done(step, stage)` after each stage of a step, and `stage_done(step, 0)` after each
-    /// step.
+    /// `stage_done(step, stage)` after each stage of a chain, and `stage_done(step, 0)` after each
+    /// step. So the time of a step without stages is that of stage 0.
     pub(super) fn run(&mut self, slice: &BatchSlice<'_>, stage_done: &dyn Fn(usize, usize)) {
         let items_max = self.schedule.items_max;
         for from in (0..slice.count).step_by(items_max) {

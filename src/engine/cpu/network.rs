@@ -54,7 +54,8 @@ pub struct StepReport {
     pub algorithm: &'static str,
     /// Time for the whole batch: the shortest of all runs.
     pub time: Duration,
-    /// Multiply-adds for the whole batch, counted as for a direct convolution.
+    /// Multiply-accumulate operations (MACs) for the whole batch, counted as for a direct
+    /// convolution.
     pub macs: u64,
     /// Bytes of constants.
     pub weight_bytes: usize,

@@ -51,7 +51,7 @@ impl Writer {
 
 /// The packed layout of a dense kernel: `[group][input block][row][column][dot][block of the
 /// group][16][depth]`. A group has as many blocks of output channels as a tile; the last group may
-/// have fewer.
+/// have fewer. A dot multiplies `depth` input channels of one tap: see `Format::dot`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DenseShape {
     pub(super) outputs: usize,
@@ -60,7 +60,9 @@ pub(super) struct DenseShape {
     pub(super) kernel: [usize; 2],
     /// Channels of an input block: 16, or 1 for planar images.
     pub(super) block_channels: usize,
+    /// Input channels of a dot.
     pub(super) depth: usize,
+    /// Most blocks of output channels of a tile.
     pub(super) tile_blocks: usize,
     /// Whether the last block of input channels is padded with zero weights to the length of the
     /// others.

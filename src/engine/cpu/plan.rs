@@ -80,9 +80,10 @@ pub(super) struct Step {
     /// Rows of the output. They are computed in multiples of `row_unit`.
     pub(super) rows: usize,
     pub(super) row_unit: usize,
-    /// Groups of output channels that can be computed separately.
+    /// Groups of output channels that can be computed separately. They follow from the sizes of
+    /// tiles and blocks, and are not the groups of a grouped convolution.
     pub(super) groups: usize,
-    /// Multiply-adds for one item, counted as for a direct convolution.
+    /// Multiply-accumulate operations (MACs) for one item, counted as for a direct convolution.
     pub(super) macs: u64,
 }
 

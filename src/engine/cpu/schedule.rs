@@ -44,7 +44,7 @@ pub(super) struct ArenaPlace {
 pub(super) struct Policy {
     /// Steps with at most this many bytes of weights run item by item.
     pub(super) light_weights_bytes_max: usize,
-    /// So do steps in which an item uses each weight at least this often.
+    /// Steps in which an item uses each weight at least this often run item by item, too.
     pub(super) light_uses_min: usize,
     /// Whether buffers whose live ranges do not overlap may share memory.
     pub(super) shares_memory: bool,

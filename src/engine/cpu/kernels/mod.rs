@@ -85,9 +85,11 @@ pub(super) struct KernelSet {
     pub(super) name: &'static str,
     /// Bytes of one stored element.
     pub(super) element_bytes: usize,
-    /// Input channels that one dot of a tile multiplies. Weights are packed accordingly.
+    /// Input channels that one [`Format::dot`] multiplies. Weights are packed accordingly.
     pub(super) depth: usize,
+    /// Most blocks of output channels of a register tile.
     pub(super) tile_blocks: usize,
+    /// Most pixels of a register tile.
     pub(super) tile_pixels: usize,
     /// Fewest pixels for which Winograd's algorithm is used. Its matrices are `f32` and have four
     /// times the numbers of the kernel. In smaller images, reading them takes longer than the

@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use super::{Isa, KernelCall, Lanes};
 
-/// The instruction set AVX-512 F, BW, DQ and VL, which every processor with AVX-512 since 2017 has.
+/// The instruction set AVX-512 F, BW, DQ and VL, which all processors with AVX-512 have except the
+/// Xeon Phi.
 pub(in crate::cpu) struct Avx512;
 
 #[derive(Clone, Copy)]

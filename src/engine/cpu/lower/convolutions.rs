@@ -89,7 +89,8 @@ impl<'g> Lowering<'g> {
         });
     }
 
-    /// Lowers a convolution to the work that `work` makes of a product with packed weights.
+    /// Lowers a convolution to a product with packed weights. `work` makes the step's work from the
+    /// product.
     fn lower_product(
         &mut self,
         convolution: &Convolution<'g>,

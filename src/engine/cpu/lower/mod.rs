@@ -189,9 +189,9 @@ impl<'g> Lowering<'g> {
         pack::in_format(self.plan.kernels, &lanes)
     }
 
-    /// Returns the block with lanes beyond the last channel, or an empty range if there is none. A
-    /// step that copies channels must fill these lanes itself. Images stored as `f32` in a network
-    /// of another format need no fill, because no kernel computes with them.
+    /// Returns the block with lanes beyond the last channel as a range of blocks, empty if there is
+    /// none. A step that copies channels must fill these lanes itself. Images stored as `f32` in a
+    /// network of another format need no fill, because no kernel computes with them.
     fn partial_block(&self, image: &ImageRef) -> Range<usize> {
         let blocks = image.layout.blocks();
         let is_full = image.layout.channels.is_multiple_of(LANES);
