@@ -148,7 +148,7 @@ impl Machine for CudaMachine {
         self.enqueue_batch(model, rows, bucket).into()
     }
 
-    /// Returns whether the results are ready, or an error that `finish` will return.
+    /// Returns true if the results are ready, or if `finish` will return an error.
     fn has_run(&self, batch: &EnqueuedBatch) -> bool {
         batch.staging.has_run()
     }

@@ -94,8 +94,8 @@ pub struct Gpu {
     cudnn: Option<Mutex<Cudnn>>,
 }
 
-/// A product of row-major matrices, `y[m, n] = x[m, k] × weightᵀ[k, n]`, for each of `groups`
-/// groups. The groups of `x` and of `y` are neighbouring columns.
+/// One call of cuBLAS: a product of row-major matrices, `y[m, n] = x[m, k] × weightᵀ[k, n]`, for
+/// each of `groups` groups. The groups of `x` and of `y` are neighbouring columns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GemmCall {
     pub(super) m: usize,

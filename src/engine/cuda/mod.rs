@@ -26,7 +26,7 @@
 //! bits, as tensor cores do from Ampere on. A network in `f32` never rounds them.
 //!
 //! The libraries choose an algorithm by the batch size, so the last digits of an item's outputs may
-//! differ between buckets. The device checks by how much.
+//! differ between batch sizes. When a device loads a model, it checks by how much.
 
 #![expect(unsafe_code, reason = "C functions of the driver; each block states why it is sound")]
 

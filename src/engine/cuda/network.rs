@@ -22,8 +22,8 @@ use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
 
-/// Most elements of one value in a batch: kernels count in 32 bits, and add a pack to the index
-/// before they compare it.
+/// Most elements of one value in a batch: kernels count in 32 bits, and the last threads of a
+/// launch compute indices beyond the count before they compare them.
 const COUNT_MAX: u32 = i32::MAX as u32;
 
 /// A network planned for one GPU, with its weights and the memory of its values.
@@ -38,7 +38,8 @@ pub struct CudaNetwork {
     workspace: CudaSlice<u8>,
     /// Results as 32-bit floats: one output after the other, each for all items of the bucket.
     results: CudaSlice<f32>,
-    /// Arena layout for each batch size, smallest batch first.
+    /// Arena layout for each bucket, smallest first. A bucket is a batch size that is planned. A
+    /// batch of another size runs in the next larger one.
     buckets: BTreeMap<usize, ArenaLayout>,
     /// Held while a batch is enqueued.
     enqueue_lock: Mutex<()>,

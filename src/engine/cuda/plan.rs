@@ -5,7 +5,8 @@ use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError};
 use super::layout::StridedPair;
 
-/// Alignment of every buffer and constant in bytes: what the widest memory access needs.
+/// Alignment of every buffer and constant in bytes: that of the driver's own allocations, and more
+/// than the widest memory access needs.
 const ALIGNMENT: usize = 256;
 
 /// Offset of a constant in [`Constants`], in bytes.

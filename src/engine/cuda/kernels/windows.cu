@@ -1,5 +1,5 @@
-// Kernels that slide a window over an image. Dense convolutions are missing here: they are matrix
-// products.
+// Kernels that slide a window over an image. Dense convolutions are missing here: they run in
+// cuDNN, or in cuBLAS as products of patches.
 #include "common.cuh"
 
 // Depthwise convolution: each output channel reads one input channel, and `multiplier` neighbouring

@@ -70,7 +70,7 @@ pub(in crate::cuda) struct ActivationPlan {
 }
 
 impl ActivationPlan {
-    /// Returns its argument.
+    /// Leaves each number unchanged.
     pub(in crate::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
 
     /// Returns the plan of an activation. `kernels/common.cuh` uses the same numbers of kinds.

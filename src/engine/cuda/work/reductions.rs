@@ -26,7 +26,8 @@ const WARP_THREADS: usize = 32;
 const BLOCK_LEN_MIN: usize = 256;
 
 impl ReductionScope {
-    /// Chooses for results of `len` elements each, of which `neighbours` are neighbours in memory.
+    /// Chooses the scope for results that are computed from `len` elements each. `neighbours` is
+    /// how many results lie side by side in memory.
     ///
     /// A thread reads one element after another and takes about 0.1 µs for each, so a block is
     /// faster for many elements. For few elements a block mostly waits at its barriers, and is
