@@ -80,8 +80,8 @@ impl Constant {
         Self::new(shape, data)
     }
 
-    /// Returns the `size` numbers along `axis`, or `None` if the constant varies along another
-    /// axis.
+    /// Returns the `size` numbers along `axis`; a single number is repeated. Returns `None` if the
+    /// constant varies along another axis, or has another size along this one.
     pub(super) fn along(&self, axis: usize, size: usize) -> Option<Vec<f32>> {
         let others_are_one = self.shape.iter().enumerate().all(|(i, &s)| i == axis || s == 1);
         match (others_are_one, self.data.len()) {

@@ -10,7 +10,8 @@ use super::graph::{Graph, ValueInfo};
 use super::precision::Precision;
 use super::reference::ReferenceNetwork;
 
-/// A graph that is loaded onto a device, and its executor.
+/// A graph that is loaded onto a device, and its executor. To serve on a GPU, a graph is
+/// loaded as `cuda::CudaNetwork`.
 pub struct Network {
     input_shape: Vec<usize>,
     outputs: Vec<ValueInfo>,

@@ -36,7 +36,7 @@ impl Precision {
         }
     }
 
-    /// Returns true if weights and values are stored as 16-bit floats.
+    /// Returns true if GPUs store weights and values as 16-bit floats. They refuse `bf16`.
     #[cfg(feature = "cuda")]
     pub(super) fn is_half(self) -> bool {
         self == Self::F16

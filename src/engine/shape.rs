@@ -40,9 +40,10 @@ pub(super) fn pad_rank(shape: &[usize], rank: usize) -> Vec<usize> {
     std::iter::repeat_n(1, missing).chain(shape.iter().copied()).collect()
 }
 
-/// Returns `items[perm[0]], items[perm[1]], …`.
-pub(super) fn permute(items: &[usize], perm: &[usize]) -> Vec<usize> {
-    perm.iter().map(|&axis| items[axis]).collect()
+/// Returns `entries[perm[0]], entries[perm[1]], …`: the entries of the axes, such as sizes or
+/// strides, in another order.
+pub(super) fn permute(entries: &[usize], perm: &[usize]) -> Vec<usize> {
+    perm.iter().map(|&axis| entries[axis]).collect()
 }
 
 /// Returns the permutation that undoes `perm`.

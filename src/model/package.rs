@@ -22,7 +22,7 @@ pub(super) const MANIFEST_FILE: &str = "model.toml";
 pub(super) const ENSEMBLE_FILE: &str = "ensemble.toml";
 
 /// Largest ONNX file in bytes: twice the size of an IResNet-100 in f32.
-const WEIGHTS_BYTES_MAX: u64 = 512 << 20;
+const ONNX_BYTES_MAX: u64 = 512 << 20;
 
 /// Largest golden in bytes. The golden of a detector with two pictures of side 1,280 takes half.
 const GOLDEN_BYTES_MAX: u64 = 32 << 20;
@@ -97,7 +97,7 @@ impl Package {
     }
 
     fn with_files(dir: &Path, manifest: Manifest) -> Result<Self, ModelError> {
-        let onnx = read_capped(&dir.join(&manifest.file), "weight bytes", WEIGHTS_BYTES_MAX)?;
+        let onnx = read_capped(&dir.join(&manifest.file), "weight bytes", ONNX_BYTES_MAX)?;
         check_hash(&manifest.file, &manifest.sha256, &onnx)?;
         let spec = &manifest.golden;
         let golden = read_capped(&dir.join(&spec.file), "golden bytes", GOLDEN_BYTES_MAX)?;

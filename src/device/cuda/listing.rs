@@ -45,7 +45,7 @@ pub(in crate::device) fn find_gpus() -> Result<Vec<usize>, String> {
     Ok(numbers)
 }
 
-/// Returns all devices that the driver finds, and why none can be used if that is so.
+/// Returns all devices that the driver finds. If none of them can be used, also returns why.
 fn devices() -> (Vec<GpuSurvey>, Option<String>) {
     let devices: Vec<GpuSurvey> = match CudaContext::device_count() {
         Ok(count) => (0..count as usize).map(survey_gpu).collect(),

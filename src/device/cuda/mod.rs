@@ -37,7 +37,7 @@ use super::device_set::DEVICES_MAX;
 use super::loaded::ModelKey;
 use super::machine::{Machine, StartedBatch};
 use super::{CudaSettings, DeviceDescription, DeviceError, LoadedModel, RowOutput};
-use crate::engine::cuda::{Gpu, GpuError, Picture, lazy};
+use crate::engine::cuda::{Gpu, GpuError, PictureHeader, lazy};
 use crate::engine::{EngineError, Precision};
 use crate::image::RgbImage;
 use crate::model::Package;
@@ -52,7 +52,7 @@ struct CudaMachine {
     settings: CudaSettings,
     slots: usize,
     /// `None` while the GPU is lost.
-    open: Option<OpenGpu>,
+    open_gpu: Option<OpenGpu>,
 }
 
 /// The part of the state that is lost with the GPU.
@@ -61,7 +61,7 @@ struct OpenGpu {
     copy_stream: Arc<CudaStream>,
     networks: BTreeMap<ModelKey, ResidentNetwork>,
     /// Staging buffers that hold no batch; the last one became free most recently.
-    free: Vec<StagingBuffer>,
+    free_staging: Vec<StagingBuffer>,
     loss_detector: LossDetector,
 }
 
@@ -82,9 +82,9 @@ impl CudaMachine {
         chosen: &str,
     ) -> Result<(Self, DeviceDescription), DeviceError> {
         check_gpu(number)?;
-        let open = OpenGpu::new(number, slots).map_err(open_error(number))?;
-        let description = open.describe(number, chosen).map_err(open_error(number))?;
-        Ok((Self { number, settings, slots, open: Some(open) }, description))
+        let open_gpu = OpenGpu::new(number, slots).map_err(open_error(number))?;
+        let description = open_gpu.describe(number, chosen).map_err(open_error(number))?;
+        Ok((Self { number, settings, slots, open_gpu: Some(open_gpu) }, description))
     }
 
     /// Copies rows into a staging buffer, enqueues all work of the batch, and returns.
@@ -94,21 +94,21 @@ impl CudaMachine {
         rows: &[RgbImage],
         bucket: usize,
     ) -> Result<EnqueuedBatch, DeviceError> {
-        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
+        let open_gpu = self.open_gpu.as_mut().ok_or(DeviceError::OutOfService)?;
         if rows.is_empty() || rows.len() > bucket || !model.buckets().contains(&bucket) {
             return Err(DeviceError::Bucket { rows: rows.len(), bucket });
         }
         let contract = &model.manifest().input;
         rows.iter().try_for_each(|row| contract.check(row))?;
         let key = model.key();
-        if !open.networks.contains_key(&key) {
+        if !open_gpu.networks.contains_key(&key) {
             return Err(DeviceError::NotLoaded { model: model.id() });
         }
         let mut staging =
-            open.free.pop().expect("no more batches are started than there are slots");
-        match open.enqueue(&mut staging, key, rows, bucket) {
+            open_gpu.free_staging.pop().expect("no more batches are started than there are slots");
+        match open_gpu.enqueue(&mut staging, key, rows, bucket) {
             Ok(()) => Ok(EnqueuedBatch { staging, key, rows: rows.len(), bucket }),
-            Err(error) => Err(open.release_after_failure(staging, error)),
+            Err(error) => Err(open_gpu.release_after_failure(staging, error)),
         }
     }
 }
@@ -118,24 +118,24 @@ impl Machine for CudaMachine {
 
     /// Uploads the network and captures its buckets.
     fn load(&mut self, model: &LoadedModel, package: &Package) -> Result<(), DeviceError> {
-        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
+        let open_gpu = self.open_gpu.as_mut().ok_or(DeviceError::OutOfService)?;
         let manifest = model.manifest();
         let graph = package
             .graph_for(&manifest.input)
             .map_err(|source| DeviceError::Read { model: model.id(), source: Box::new(source) })?;
-        let network = ResidentNetwork::load(&graph, &open.gpu, manifest, self.settings.graphs);
-        let network = network.map_err(|source| open.load_error(model, source))?;
+        let network = ResidentNetwork::load(&graph, &open_gpu.gpu, manifest, self.settings.graphs);
+        let network = network.map_err(|source| open_gpu.load_error(model, source))?;
         let rows_max = manifest.buckets.iter().copied().max().unwrap_or(1);
-        let bytes = rows_max * (Picture::BYTES + manifest.input.row_len());
-        let grown = open.grow_staging(bytes, network.results_len(rows_max));
-        grown.map_err(|error| open.load_error(model, error.into()))?;
-        open.networks.insert(model.key(), network);
+        let bytes = rows_max * (PictureHeader::BYTES + manifest.input.row_len());
+        let grown = open_gpu.grow_staging(bytes, network.results_len(rows_max));
+        grown.map_err(|error| open_gpu.load_error(model, error.into()))?;
+        open_gpu.networks.insert(model.key(), network);
         Ok(())
     }
 
     fn unload(&mut self, key: ModelKey) {
-        if let Some(open) = &mut self.open {
-            open.networks.remove(&key);
+        if let Some(open_gpu) = &mut self.open_gpu {
+            open_gpu.networks.remove(&key);
         }
     }
 
@@ -148,22 +148,23 @@ impl Machine for CudaMachine {
         self.enqueue_batch(model, rows, bucket).into()
     }
 
-    /// Returns whether the results are ready, or an error that `finish` will return.
+    /// Returns true if the results are ready, or if `finish` will return an error.
     fn has_run(&self, batch: &EnqueuedBatch) -> bool {
         batch.staging.has_run()
     }
 
     fn finish(&mut self, batch: EnqueuedBatch) -> Result<Vec<RowOutput>, DeviceError> {
-        let open = self.open.as_mut().ok_or(DeviceError::OutOfService)?;
+        let open_gpu = self.open_gpu.as_mut().ok_or(DeviceError::OutOfService)?;
         let EnqueuedBatch { mut staging, key, rows, bucket } = batch;
         if let Err(error) = staging.wait() {
-            return Err(open.release_after_failure(staging, error.into()));
+            return Err(open_gpu.release_after_failure(staging, error.into()));
         }
-        let network = open.networks.get(&key).expect("a batch keeps its model, and so its network");
+        let network =
+            open_gpu.networks.get(&key).expect("a batch keeps its model, and so its network");
         let results = staging.results(network.results_len(bucket));
         let outputs = network.split_by_row(results, rows, bucket);
         staging.wipe();
-        open.free.push(staging);
+        open_gpu.free_staging.push(staging);
         outputs
     }
 
@@ -172,9 +173,10 @@ impl Machine for CudaMachine {
         // Freeing needs a working context, so the state is leaked. The reset below frees the memory
         // on the GPU. The leak on the host is some kilobytes, at most once for each of the bounded
         // attempts to reopen.
-        std::mem::forget(self.open.take());
+        std::mem::forget(self.open_gpu.take());
         reset(self.number).map_err(|error| open_error(self.number)(error.into()))?;
-        self.open = Some(OpenGpu::new(self.number, self.slots).map_err(open_error(self.number))?);
+        self.open_gpu =
+            Some(OpenGpu::new(self.number, self.slots).map_err(open_error(self.number))?);
         Ok(())
     }
 
@@ -196,8 +198,8 @@ impl Drop for CudaMachine {
     /// Leaks the state of a lost GPU, because libraries panic when they are closed on one. The
     /// reset frees the memory on the GPU, so that the process can open the GPU again.
     fn drop(&mut self) {
-        if self.open.as_ref().is_some_and(|open| open.loss_detector.is_lost()) {
-            std::mem::forget(self.open.take());
+        if self.open_gpu.as_ref().is_some_and(|open_gpu| open_gpu.loss_detector.is_lost()) {
+            std::mem::forget(self.open_gpu.take());
             if let Err(error) = reset(self.number) {
                 tracing::warn!(number = self.number, %error, "a lost GPU could not be reset");
             }
@@ -271,9 +273,10 @@ impl OpenGpu {
         let gpu = load_gpu(number)?;
         let context = Arc::clone(gpu.stream().context());
         let copy_stream = context.new_stream()?;
-        let free = (0..slots).map(|_| StagingBuffer::new(&context)).collect::<Result<_, _>>()?;
+        let free_staging =
+            (0..slots).map(|_| StagingBuffer::new(&context)).collect::<Result<_, _>>()?;
         let loss_detector = LossDetector::new(number, context);
-        Ok(Self { gpu, copy_stream, networks: BTreeMap::new(), free, loss_detector })
+        Ok(Self { gpu, copy_stream, networks: BTreeMap::new(), free_staging, loss_detector })
     }
 
     fn describe(&self, number: usize, chosen: &str) -> Result<DeviceDescription, GpuError> {
@@ -291,7 +294,7 @@ impl OpenGpu {
 
     fn grow_staging(&mut self, bytes: usize, floats: usize) -> Result<(), GpuError> {
         let stream = self.gpu.stream();
-        self.free.iter_mut().try_for_each(|staging| staging.grow(stream, bytes, floats))?;
+        self.free_staging.iter_mut().try_for_each(|staging| staging.grow(stream, bytes, floats))?;
         Ok(stream.synchronize()?)
     }
 
@@ -304,8 +307,8 @@ impl OpenGpu {
     ) -> Result<(), GpuError> {
         let (compute_stream, network) = (self.gpu.stream(), &self.networks[&key]);
         staging.upload(&self.copy_stream, compute_stream, rows)?;
-        network.enqueue_pixels(bucket, staging.pixels_address(compute_stream), rows.len())?;
-        staging.enqueue_wipe_of_pixels(compute_stream)?;
+        network.enqueue_pictures(bucket, staging.pictures_address(compute_stream), rows.len())?;
+        staging.enqueue_wipe_of_pictures(compute_stream)?;
         network.enqueue_steps(bucket)?;
         staging.download(compute_stream, network.results(), network.results_len(bucket))?;
         Ok(())
@@ -332,7 +335,7 @@ impl OpenGpu {
         }
         let compute_stream = self.gpu.stream();
         let copied = self.copy_stream.synchronize();
-        let wiped = copied.and_then(|()| staging.enqueue_wipe_of_pixels(compute_stream));
+        let wiped = copied.and_then(|()| staging.enqueue_wipe_of_pictures(compute_stream));
         let settled = wiped.and_then(|()| compute_stream.synchronize());
         let lost = settled.err().and_then(|error| self.loss_detector.loss(&error.into()));
         match lost {
@@ -342,7 +345,7 @@ impl OpenGpu {
             }
             None => {
                 staging.wipe();
-                self.free.push(staging);
+                self.free_staging.push(staging);
                 DeviceError::Run(error.into())
             }
         }

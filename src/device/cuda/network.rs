@@ -73,13 +73,13 @@ impl ResidentNetwork {
 
     /// Enqueues the kernel that turns `count` pictures at a device address into the input of a
     /// batch.
-    pub(super) fn enqueue_pixels(
+    pub(super) fn enqueue_pictures(
         &self,
         bucket: usize,
         pictures: u64,
         count: usize,
     ) -> Result<(), GpuError> {
-        self.network.enqueue_pixels(bucket, pictures, count, &self.format)
+        self.network.enqueue_pictures(bucket, pictures, count, &self.format)
     }
 
     /// Enqueues the network on a batch whose input is in place.

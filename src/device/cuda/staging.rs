@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     sys,
 };
 
-use crate::engine::cuda::Picture;
+use crate::engine::cuda::PictureHeader;
 use crate::image::RgbImage;
 use crate::trust::Wipe;
 
@@ -18,15 +18,15 @@ pub(super) struct StagingBuffer {
     context: Arc<CudaContext>,
     /// `None` before a model is loaded.
     allocation: Option<Allocation>,
-    /// Event after the upload of the pixels.
+    /// Event after the upload of the pictures.
     uploaded: CudaEvent,
     /// Event after the download of the results.
     finished: CudaEvent,
 }
 
 struct Allocation {
-    pinned_pixels: PinnedHostSlice<u8>,
-    gpu_pixels: CudaSlice<u8>,
+    pinned_pictures: PinnedHostSlice<u8>,
+    gpu_pictures: CudaSlice<u8>,
     pinned_results: PinnedHostSlice<f32>,
     /// Bytes of headers and pixels of the current batch.
     used_bytes: usize,
@@ -54,7 +54,7 @@ impl StagingBuffer {
         floats: usize,
     ) -> Result<(), DriverError> {
         let current = self.allocation.as_ref();
-        let current_bytes = current.map_or(0, |allocation| allocation.pinned_pixels.len());
+        let current_bytes = current.map_or(0, |allocation| allocation.pinned_pictures.len());
         let current_floats = current.map_or(0, |allocation| allocation.pinned_results.len());
         if bytes <= current_bytes && floats <= current_floats {
             return Ok(());
@@ -64,18 +64,18 @@ impl StagingBuffer {
         // still work. Without flags the pinned memory is cached, because the host reads it.
         // SAFETY: any bit pattern is a valid number, and results are read only after they were
         // written.
-        let (mut pinned_pixels, mut pinned_results) = unsafe {
+        let (mut pinned_pictures, mut pinned_results) = unsafe {
             (
                 self.context.alloc_pinned_with_flags::<u8>(bytes, 0)?,
                 self.context.alloc_pinned_with_flags::<f32>(floats, 0)?,
             )
         };
-        pinned_pixels.as_mut_slice()?.fill(0);
+        pinned_pictures.as_mut_slice()?.fill(0);
         pinned_results.as_mut_slice()?.fill(0.0);
-        let gpu_pixels = stream.alloc_zeros::<u8>(bytes)?;
+        let gpu_pictures = stream.alloc_zeros::<u8>(bytes)?;
         self.allocation = Some(Allocation {
-            pinned_pixels,
-            gpu_pixels,
+            pinned_pictures,
+            gpu_pictures,
             pinned_results,
             used_bytes: 0,
             used_floats: 0,
@@ -93,18 +93,18 @@ impl StagingBuffer {
     ) -> Result<(), DriverError> {
         let allocation =
             self.allocation.as_mut().expect("staging buffers grow when models are loaded");
-        let mut len = rows.len() * Picture::BYTES;
-        let staged = allocation.pinned_pixels.as_mut_slice()?;
+        let mut len = rows.len() * PictureHeader::BYTES;
+        let staged = allocation.pinned_pictures.as_mut_slice()?;
         for (index, row) in rows.iter().enumerate() {
             let [start, width, height] = [len, row.width(), row.height()].map(|n| n as u32);
-            let picture = Picture { start, width, height }.bytes();
-            staged[index * Picture::BYTES..][..Picture::BYTES].copy_from_slice(&picture);
+            let header = PictureHeader { start, width, height }.bytes();
+            staged[index * PictureHeader::BYTES..][..PictureHeader::BYTES].copy_from_slice(&header);
             let bytes = row.pixels();
             staged[len..len + bytes.len()].copy_from_slice(bytes);
             len += bytes.len();
         }
         allocation.used_bytes = len;
-        let to = allocation.gpu_pixels.device_ptr(copy_stream).0;
+        let to = allocation.gpu_pictures.device_ptr(copy_stream).0;
         // SAFETY: one batch at a time uses the buffer, and is finished before the next one. Both
         // memories have at least `len` bytes.
         unsafe { result::memcpy_htod_async(to, &staged[..len], copy_stream.cu_stream()) }?;
@@ -113,21 +113,21 @@ impl StagingBuffer {
     }
 
     /// Returns the device address of the pictures.
-    pub(super) fn pixels_address(&self, compute_stream: &Arc<CudaStream>) -> u64 {
+    pub(super) fn pictures_address(&self, compute_stream: &Arc<CudaStream>) -> u64 {
         let allocation =
             self.allocation.as_ref().expect("staging buffers grow when models are loaded");
-        allocation.gpu_pixels.device_ptr(compute_stream).0
+        allocation.gpu_pictures.device_ptr(compute_stream).0
     }
 
     /// Enqueues the overwriting of the pictures on the GPU with zeros, after the network has read
     /// them.
-    pub(super) fn enqueue_wipe_of_pixels(
+    pub(super) fn enqueue_wipe_of_pictures(
         &self,
         compute_stream: &Arc<CudaStream>,
     ) -> Result<(), DriverError> {
         let allocation =
             self.allocation.as_ref().expect("staging buffers grow when models are loaded");
-        let (address, _held) = allocation.gpu_pixels.device_ptr(compute_stream);
+        let (address, _held) = allocation.gpu_pictures.device_ptr(compute_stream);
         // SAFETY: this number of bytes was uploaded.
         unsafe {
             result::memset_d8_async(address, 0, allocation.used_bytes, compute_stream.cu_stream())
@@ -172,8 +172,8 @@ impl StagingBuffer {
     /// Overwrites the data of the batch in pinned memory with zeros.
     pub(super) fn wipe(&mut self) {
         let Some(allocation) = &mut self.allocation else { return };
-        if let Ok(pixels) = allocation.pinned_pixels.as_mut_slice() {
-            pixels[..allocation.used_bytes].wipe();
+        if let Ok(pictures) = allocation.pinned_pictures.as_mut_slice() {
+            pictures[..allocation.used_bytes].wipe();
         }
         if let Ok(results) = allocation.pinned_results.as_mut_slice() {
             results[..allocation.used_floats].wipe();

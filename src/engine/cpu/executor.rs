@@ -6,25 +6,25 @@ mod guards;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 use super::plan::{Owner, Plan, Step};
 use super::schedule::Schedule;
 use super::team::Barrier;
 use super::work::{BufferPtr, Failure, OutputRegion, RunContext};
 
 /// A plan with an arena and scratch: all that one thread needs to run it.
-pub(super) struct Executor {
+pub(super) struct PlanExecutor {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
-    /// Owns the memory that `buffers` point to.
-    _arena: Buffer,
-    scratch: Buffer,
-    buffers: Vec<BufferPtr>,
+    /// Owns the memory that `buffer_ptrs` point to.
+    _arena: MappedMemory,
+    scratch: MappedMemory,
+    buffer_ptrs: Vec<BufferPtr>,
 }
 
-// SAFETY: the pointers in `buffers` point to the executor's own arena or, during a run, to the
+// SAFETY: the pointers in `buffer_ptrs` point to the executor's own arena or, during a run, to the
 // caller's input and outputs.
-unsafe impl Send for Executor {}
+unsafe impl Send for PlanExecutor {}
 
 /// Some items of a batch, in the caller's memory.
 #[derive(Clone, Copy)]
@@ -53,31 +53,31 @@ impl BatchSlice<'_> {
     }
 }
 
-impl Executor {
+impl PlanExecutor {
     pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
-        let arena = Buffer::zeroed(schedule.arena_bytes);
-        let scratch = Buffer::zeroed(schedule.scratch_bytes);
+        let arena = MappedMemory::zeroed(schedule.arena_bytes);
+        let scratch = MappedMemory::zeroed(schedule.scratch_bytes);
         let null = BufferPtr { start: std::ptr::null_mut(), item_stride: 0 };
-        let buffers = schedule.arena_ranges.iter().map(|range| match range {
-            // SAFETY: the ranges lie in the arena.
-            Some(range) => BufferPtr {
-                start: unsafe { arena.start().add(range.offset) },
-                item_stride: range.item_stride,
+        let buffer_ptrs = schedule.arena_places.iter().map(|place| match place {
+            // SAFETY: the places lie in the arena.
+            Some(place) => BufferPtr {
+                start: unsafe { arena.start().add(place.offset) },
+                item_stride: place.item_stride,
             },
             None => null,
         });
-        let buffers = buffers.collect();
-        Self { plan, schedule, _arena: arena, scratch, buffers }
+        let buffer_ptrs = buffer_ptrs.collect();
+        Self { plan, schedule, _arena: arena, scratch, buffer_ptrs }
     }
 
     /// Runs the items of a slice, up to `items_max` of the schedule at a time. Calls
-    /// `stage_done(step, stage)` after each stage of a step, and `stage_done(step, 0)` after each
-    /// step.
+    /// `stage_done(step, stage)` after each stage of a chain, and `stage_done(step, 0)` after each
+    /// step. So the time of a step without stages is that of stage 0.
     pub(super) fn run(&mut self, slice: &BatchSlice<'_>, stage_done: &dyn Fn(usize, usize)) {
         let items_max = self.schedule.items_max;
         for from in (0..slice.count).step_by(items_max) {
             let count = items_max.min(slice.count - from);
-            self.point_at(&BatchSlice { first: slice.first + from, count, ..*slice });
+            self.set_caller_ptrs(&BatchSlice { first: slice.first + from, count, ..*slice });
             for segment in &self.schedule.segments {
                 let passes = if segment.is_item_by_item { count } else { 1 };
                 for pass in 0..passes {
@@ -103,7 +103,7 @@ impl Executor {
         let region = OutputRegion { items, rows: 0..step.rows, groups: 0..step.groups };
         let run = RunContext {
             kernels: self.plan.kernels,
-            buffers: &self.buffers,
+            buffer_ptrs: &self.buffer_ptrs,
             scratch: self.scratch.start(),
             failure,
             stage_done,
@@ -113,8 +113,8 @@ impl Executor {
         unsafe { step.work.run(&run, &region) };
     }
 
-    /// Sets the buffers of the caller's values to the items of a slice.
-    fn point_at(&mut self, slice: &BatchSlice<'_>) {
+    /// Sets the pointers of the caller's buffers to the items of a slice.
+    fn set_caller_ptrs(&mut self, slice: &BatchSlice<'_>) {
         let mut offset = 0;
         let offsets: [usize; OUTPUTS_MAX] = std::array::from_fn(|index| {
             let len = self.plan.output_lens.get(index).copied().unwrap_or(0);
@@ -122,8 +122,8 @@ impl Executor {
             offset += len * slice.batch_items;
             start
         });
-        for (value, buffer) in self.plan.values.iter().zip(&mut self.buffers) {
-            let (start, len) = match value.owner {
+        for (buffer, ptr) in self.plan.buffers.iter().zip(&mut self.buffer_ptrs) {
+            let (start, len) = match buffer.owner {
                 Owner::Arena => continue,
                 // No step writes to the input.
                 Owner::Input => (slice.input.cast_mut(), self.plan.input_len),
@@ -133,16 +133,16 @@ impl Executor {
                 }
             };
             let start = start.wrapping_add(slice.first * len).cast();
-            *buffer = BufferPtr { start, item_stride: len * size_of::<f32>() };
+            *ptr = BufferPtr { start, item_stride: len * size_of::<f32>() };
         }
     }
 
     /// Returns the memory of one item, for several threads that run the item together.
-    pub(super) fn share_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> SharedItem<'a> {
-        self.point_at(slice);
-        SharedItem {
+    pub(super) fn team_item<'a>(&'a mut self, slice: &BatchSlice<'a>) -> TeamItem<'a> {
+        self.set_caller_ptrs(slice);
+        TeamItem {
             plan: &self.plan,
-            buffers: &self.buffers,
+            buffer_ptrs: &self.buffer_ptrs,
             scratch: self.scratch.start(),
             failure: slice.failure,
         }
@@ -157,9 +157,9 @@ impl Executor {
 pub(super) const OUTPUTS_MAX: usize = 32;
 
 /// One item of a batch that several threads run together.
-pub(super) struct SharedItem<'a> {
+pub(super) struct TeamItem<'a> {
     plan: &'a Plan,
-    buffers: &'a [BufferPtr],
+    buffer_ptrs: &'a [BufferPtr],
     /// The scratch of the first thread.
     pub(super) scratch: *mut u8,
     failure: &'a Failure,
@@ -167,14 +167,14 @@ pub(super) struct SharedItem<'a> {
 
 // SAFETY: in each step, every thread writes to another part of the buffers, and to a scratch of its
 // own.
-unsafe impl Sync for SharedItem<'_> {}
+unsafe impl Sync for TeamItem<'_> {}
 
-impl SharedItem<'_> {
+impl TeamItem<'_> {
     /// Runs this thread's share of every step.
     pub(super) fn run(&self, share: Share, scratch: *mut u8, barrier: &Barrier) {
         let run = RunContext {
             kernels: self.plan.kernels,
-            buffers: self.buffers,
+            buffer_ptrs: self.buffer_ptrs,
             scratch,
             failure: self.failure,
             stage_done: &|_| {},

@@ -10,7 +10,7 @@
 //!
 //! | optimisation | file |
 //! |---|---|
-//! | channels in blocks of sixteen with a real border: no kernel tests for edges | `layout` |
+//! | channels in blocks of sixteen, and a border in memory: no kernel tests for edges | `layout` |
 //! | one source of each kernel for all instruction sets | `lanes` |
 //! | the sums of a tile stay in registers | `kernels/tile` |
 //! | AMX: pixels of several rows in one line, two taps in one product | `kernels/{strip,amx}` |
@@ -22,7 +22,7 @@
 //! | weights are prefetched from memory during the products before them | `work/product` |
 //! | heads of a detector that would fill half a register each are merged | `lower/merge_heads` |
 //! | item by item if activations are larger, all items together if weights are | `schedule` |
-//! | values whose live ranges do not overlap share memory | `schedule` |
+//! | buffers whose live ranges do not overlap share memory | `schedule` |
 //! | one item runs on several threads | `team`, `executor` |
 //! | one item runs on one thread while other work uses the cores | `item_parallelism` |
 //!
@@ -34,7 +34,7 @@
 //! The output of an item depends only on the item, the kernel set and the precision. Each output is
 //! summed in one order, whatever the batch, the tile, the band or the thread. The algorithm of a
 //! layer follows from the layer's shape, never from a measured time. So the output of an item has
-//! the same bits alone, in any bucket and after any restart.
+//! the same bits alone, in any batch and after any restart.
 
 #![expect(unsafe_code, reason = "kernels work on raw memory; each block says why it may")]
 

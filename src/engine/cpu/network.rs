@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use parking_lot::Mutex;
 
-use super::executor::{BatchSlice, Executor, OUTPUTS_MAX, Share};
+use super::executor::{BatchSlice, OUTPUTS_MAX, PlanExecutor, Share};
 use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
 use super::lower::{fuse_bands, lower};
@@ -26,19 +26,19 @@ pub struct CpuNetwork {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
     team: Arc<ThreadTeam>,
-    executors: Vec<Mutex<Executor>>,
+    executors: Vec<Mutex<PlanExecutor>>,
     /// Locked during a run: the network runs one batch at a time.
     parallelism: Mutex<ItemParallelism>,
 }
 
 #[cfg(test)]
 impl CpuNetwork {
-    /// See [`Executor::poison`].
+    /// See [`PlanExecutor::poison`].
     pub(super) fn poison(&self) {
         self.executors.iter().for_each(|executor| executor.lock().poison());
     }
 
-    /// See [`Executor::assert_guards_intact`].
+    /// See [`PlanExecutor::assert_guards_intact`].
     #[track_caller]
     pub(super) fn assert_guards_intact(&self) {
         self.executors.iter().for_each(|executor| executor.lock().assert_guards_intact());
@@ -54,7 +54,8 @@ pub struct StepReport {
     pub algorithm: &'static str,
     /// Time for the whole batch: the shortest of all runs.
     pub time: Duration,
-    /// Multiply-adds for the whole batch, counted as for a direct convolution.
+    /// Multiply-accumulate operations (MACs) for the whole batch, counted as for a direct
+    /// convolution.
     pub macs: u64,
     /// Bytes of constants.
     pub weight_bytes: usize,
@@ -92,7 +93,7 @@ impl CpuNetwork {
     fn from_plan(plan: Plan, team: Arc<ThreadTeam>, policy: &Policy) -> Self {
         let plan = Arc::new(plan);
         let schedule = Arc::new(Schedule::new(&plan, policy));
-        let executor = |_| Mutex::new(Executor::new(Arc::clone(&plan), Arc::clone(&schedule)));
+        let executor = |_| Mutex::new(PlanExecutor::new(Arc::clone(&plan), Arc::clone(&schedule)));
         let executors = (0..team.size()).map(executor).collect();
         Self { plan, schedule, team, executors, parallelism: Mutex::default() }
     }
@@ -168,16 +169,16 @@ impl CpuNetwork {
     /// Runs one item on all threads.
     fn run_on_all_threads(&self, slice: &BatchSlice<'_>) {
         let mut first = self.executors[0].lock();
-        let shared = first.share_item(slice);
+        let item = first.team_item(slice);
         let barrier = Barrier::new(self.team.size());
         self.team.run(&|index| {
             let _guard = barrier.break_on_panic();
             let share = Share { index, threads: self.team.size() };
             let scratch = match index {
-                0 => shared.scratch,
+                0 => item.scratch,
                 _ => self.executors[index].lock().scratch(),
             };
-            shared.run(share, scratch, &barrier);
+            item.run(share, scratch, &barrier);
         });
     }
 

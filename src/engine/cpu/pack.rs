@@ -4,27 +4,27 @@ use super::kernels::KernelSet;
 use super::kernels::winograd::{KERNEL_TRANSFORM, SIDE_IN, TRANSFORMED_LEN};
 use super::lanes::LANES;
 use super::lanes::bf16::to_bf16;
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 use crate::constant::Constant;
 
 /// Packs one number per channel into whole blocks. Lanes beyond the last channel hold `padding`.
-pub(super) fn per_channel(numbers: &[f32], padding: f32) -> Buffer {
+pub(super) fn per_channel(numbers: &[f32], padding: f32) -> MappedMemory {
     let mut padded = numbers.to_vec();
     // A kernel may load two blocks at once.
     padded.resize(numbers.len().next_multiple_of(2 * LANES), padding);
-    Buffer::from_slice(&padded)
+    MappedMemory::from_slice(&padded)
 }
 
 /// Converts numbers to the format of the kernel set.
-pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> Buffer {
+pub(super) fn in_format(kernels: &KernelSet, numbers: &[f32]) -> MappedMemory {
     let mut writer = Writer::new(numbers.len(), kernels.element_bytes);
     numbers.iter().for_each(|&number| writer.push(number));
-    writer.buffer
+    writer.memory
 }
 
-/// Writes numbers into a buffer one by one, so that packed weights are never held twice.
+/// Writes numbers into memory one by one, so that packed weights are never held twice.
 struct Writer {
-    buffer: Buffer,
+    memory: MappedMemory,
     element_bytes: usize,
     len: usize,
     written: usize,
@@ -33,16 +33,16 @@ struct Writer {
 impl Writer {
     /// Returns a writer for `len` elements of `element_bytes` bytes: 4 for `f32`, 2 for bfloat16.
     fn new(len: usize, element_bytes: usize) -> Self {
-        Self { buffer: Buffer::zeroed(len * element_bytes), element_bytes, len, written: 0 }
+        Self { memory: MappedMemory::zeroed(len * element_bytes), element_bytes, len, written: 0 }
     }
 
     fn push(&mut self, number: f32) {
         assert!(self.written < self.len, "there is room for every number");
-        // SAFETY: the element lies in the buffer, and no other code has its pointer yet.
+        // SAFETY: the element lies in the memory, and no other code has its pointer yet.
         unsafe {
             match self.element_bytes {
-                2 => *self.buffer.start().cast::<u16>().add(self.written) = to_bf16(number),
-                _ => *self.buffer.start().cast::<f32>().add(self.written) = number,
+                2 => *self.memory.start().cast::<u16>().add(self.written) = to_bf16(number),
+                _ => *self.memory.start().cast::<f32>().add(self.written) = number,
             }
         }
         self.written += 1;
@@ -51,7 +51,7 @@ impl Writer {
 
 /// The packed layout of a dense kernel: `[group][input block][row][column][dot][block of the
 /// group][16][depth]`. A group has as many blocks of output channels as a tile; the last group may
-/// have fewer.
+/// have fewer. A dot multiplies `depth` input channels of one tap: see `Format::dot`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DenseShape {
     pub(super) outputs: usize,
@@ -60,7 +60,9 @@ pub(super) struct DenseShape {
     pub(super) kernel: [usize; 2],
     /// Channels of an input block: 16, or 1 for planar images.
     pub(super) block_channels: usize,
+    /// Input channels of a dot.
     pub(super) depth: usize,
+    /// Most blocks of output channels of a tile.
     pub(super) tile_blocks: usize,
     /// Whether the last block of input channels is padded with zero weights to the length of the
     /// others.
@@ -131,20 +133,20 @@ impl DenseShape {
     }
 
     /// Packs a convolution's `[out, in, height, width]` as elements of `element_bytes` bytes.
-    pub(super) fn pack_constant(&self, weight: &Constant, element_bytes: usize) -> Buffer {
+    pub(super) fn pack_constant(&self, weight: &Constant, element_bytes: usize) -> MappedMemory {
         let taps = self.kernel[0] * self.kernel[1];
         let data = weight.data();
         let mut writer = Writer::new(self.elements(), element_bytes);
         self.pack(&mut writer, |output, input, tap| {
             data[(output * self.inputs + input) * taps + tap]
         });
-        writer.buffer
+        writer.memory
     }
 }
 
 /// Transforms a 3×3 kernel for Winograd's algorithm, and packs one `f32` matrix for each of the 36
 /// elements of a transformed tile.
-pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Buffer {
+pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> MappedMemory {
     let transformed: Vec<[f32; TRANSFORMED_LEN]> =
         weight.data().chunks_exact(9).map(transform_kernel).collect();
     let kernel = |output: usize, input: usize| transformed[output * shape.inputs + input];
@@ -152,7 +154,7 @@ pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> Buffer {
     for number in 0..TRANSFORMED_LEN {
         shape.pack(&mut writer, |output, input, _| kernel(output, input)[number]);
     }
-    writer.buffer
+    writer.memory
 }
 
 /// Computes `G g Gᵀ`.
@@ -206,10 +208,10 @@ mod tests {
         })
     }
 
-    /// Returns the written elements, which must fill the buffer.
+    /// Returns the written elements, which must fill the memory.
     fn floats(writer: &Writer) -> Vec<f32> {
         assert_eq!(writer.written, writer.len);
-        let numbers = writer.buffer.start().cast_const().cast::<f32>();
+        let numbers = writer.memory.start().cast_const().cast::<f32>();
         // SAFETY: `len` elements were written.
         unsafe { std::slice::from_raw_parts(numbers, writer.len) }.to_vec()
     }
@@ -294,10 +296,10 @@ mod tests {
 
     #[test]
     fn numbers_per_channel_fill_pairs_of_blocks() {
-        let buffer = per_channel(&[1.0, 2.0], 3.0);
-        // SAFETY: the buffer holds two blocks.
+        let memory = per_channel(&[1.0, 2.0], 3.0);
+        // SAFETY: the memory holds two blocks.
         let numbers =
-            unsafe { std::slice::from_raw_parts(buffer.start().cast::<f32>(), 2 * LANES) };
+            unsafe { std::slice::from_raw_parts(memory.start().cast::<f32>(), 2 * LANES) };
         assert_eq!(&numbers[..2], [1.0, 2.0]);
         assert!(numbers[2..].iter().all(|&number| number == 3.0));
     }

@@ -6,7 +6,7 @@ use super::kernels::strip::{Strip, StripArgs, StripTable};
 use super::kernels::tile::{StridedPtr, Taps, TileArgs};
 use super::kernels::{Epilogue, KernelSet};
 use super::lanes::LANES;
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 
 /// Number of blocks of sixteen input channels.
 const INPUT_BLOCKS: usize = 8;
@@ -61,7 +61,7 @@ fn tile_flops(kernels: &KernelSet, rounds: usize) -> f64 {
         epilogue: Epilogue::Identity,
         output: StridedPtr { first: output.start(), block_stride: pixels * LANES, row_stride: 0 },
     };
-    // SAFETY: the buffers are as large as the taps and the tile.
+    // SAFETY: the memory is as large as the taps and the tile.
     let seconds = fastest_seconds(rounds, CALLS, || unsafe { tile(&args) });
     2.0 * (INPUT_BLOCKS * LANES * blocks * LANES * pixels) as f64 / seconds
 }
@@ -97,16 +97,16 @@ fn strip_flops(kernels: &KernelSet, table: &StripTable, rounds: usize) -> f64 {
         output: StridedPtr { first: output.start(), block_stride: PIXELS * LANES, row_stride: 0 },
     };
     let macs = LINES * PIXELS * blocks * LANES * INPUT_BLOCKS * COLUMNS * LANES;
-    // SAFETY: the buffers are as large as the taps of one line. The row stride of input and output
+    // SAFETY: the memory is as large as the taps of one line. The row stride of input and output
     // is 0, so all lines use the same memory.
     let seconds =
         fastest_seconds(rounds, CALLS / LINES, || unsafe { table.strips[blocks - 1](&args) });
     2.0 * macs as f64 / seconds
 }
 
-/// Returns a buffer of zeros for `elements` elements of the largest format, `f32`.
-fn zeroed(elements: usize) -> Buffer {
-    Buffer::zeroed(elements * size_of::<f32>())
+/// Returns memory of zeros for `elements` elements of the largest format, `f32`.
+fn zeroed(elements: usize) -> MappedMemory {
+    MappedMemory::zeroed(elements * size_of::<f32>())
 }
 
 /// Returns the seconds per call in the fastest of `rounds` rounds of `calls` calls.

@@ -1,4 +1,4 @@
-//! The parts of a plan: values, steps, and the values that each step reads and writes.
+//! The parts of a plan: buffers, steps, and the buffers that each step reads and writes.
 
 use super::kernels::KernelSet;
 use super::layout::ImageLayout;
@@ -8,7 +8,7 @@ use super::work::Work;
 /// executors can share it.
 pub(super) struct Plan {
     pub(super) kernels: &'static KernelSet,
-    pub(super) values: Vec<Value>,
+    pub(super) buffers: Vec<ValueBuffer>,
     pub(super) steps: Vec<Step>,
     /// Elements of the input, per item.
     pub(super) input_len: usize,
@@ -16,9 +16,9 @@ pub(super) struct Plan {
     pub(super) output_lens: Vec<usize>,
 }
 
-/// A tensor that one step writes and later steps read.
+/// Memory of a value of the graph in one layout. One step writes it, and later steps read it.
 #[derive(Debug, Clone)]
-pub(super) struct Value {
+pub(super) struct ValueBuffer {
     pub(super) layout: ValueLayout,
     pub(super) owner: Owner,
 }
@@ -30,21 +30,22 @@ pub(super) enum ValueLayout {
         layout: ImageLayout,
         /// Bytes of one element.
         element_bytes: usize,
-        /// Whether the border is written in every run. A border is, if it is not zero, or if the
-        /// image shares memory with values of other layouts.
-        has_own_border: bool,
+        /// Whether every run writes the border. That is necessary if the border is not zero, or if
+        /// the image shares memory with buffers of other layouts. Otherwise the border holds zeros
+        /// from the start.
+        rewrites_border: bool,
     },
     /// The elements in the order of the value's shape, in `f32`.
     Flat { len: usize },
 }
 
 impl ValueLayout {
-    /// Returns whether the value may lie in memory that held something else. This holds if its step
-    /// writes every element that is read, including the border.
+    /// Returns whether the buffer may lie in memory that held something else. This holds if its
+    /// step writes every element that is read, including the border.
     pub(super) fn can_share(&self) -> bool {
         match self {
-            Self::Image { layout, has_own_border, .. } => {
-                *has_own_border || layout.border == [0; 4]
+            Self::Image { layout, rewrites_border, .. } => {
+                *rewrites_border || layout.border == [0; 4]
             }
             Self::Flat { .. } => true,
         }
@@ -59,7 +60,7 @@ impl ValueLayout {
     }
 }
 
-/// The owner of a value's memory.
+/// The owner of a buffer's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The caller's input.
@@ -70,7 +71,7 @@ pub(super) enum Owner {
     Arena,
 }
 
-/// One run of a kernel, with the indices of the values it reads and writes.
+/// One run of a kernel, with the indices of the buffers it reads and writes.
 pub(super) struct Step {
     pub(super) label: String,
     pub(super) work: Box<dyn Work>,
@@ -79,9 +80,10 @@ pub(super) struct Step {
     /// Rows of the output. They are computed in multiples of `row_unit`.
     pub(super) rows: usize,
     pub(super) row_unit: usize,
-    /// Groups of output channels that can be computed separately.
+    /// Groups of output channels that can be computed separately. They follow from the sizes of
+    /// tiles and blocks, and are not the groups of a grouped convolution.
     pub(super) groups: usize,
-    /// Multiply-adds for one item, counted as for a direct convolution.
+    /// Multiply-accumulate operations (MACs) for one item, counted as for a direct convolution.
     pub(super) macs: u64,
 }
 
@@ -115,9 +117,9 @@ impl Plan {
         self.steps.iter().map(|step| step.work.weight_bytes()).sum()
     }
 
-    /// Returns the rows of an image, or 1 for a flat value.
-    pub(super) fn height(&self, value: usize) -> usize {
-        match &self.values[value].layout {
+    /// Returns the rows of an image, or 1 for a flat buffer.
+    pub(super) fn height(&self, buffer: usize) -> usize {
+        match &self.buffers[buffer].layout {
             ValueLayout::Image { layout, .. } => layout.height,
             ValueLayout::Flat { .. } => 1,
         }

@@ -1,11 +1,11 @@
-//! Decides the order in which a plan's steps run, and which values share memory.
+//! Decides the order in which a plan's steps run, and which buffers share memory.
 //!
 //! There are two ways to order steps and items, and each saves one kind of memory traffic. Where
 //! activations are larger than weights, one item after another keeps the activations in the cache.
 //! Where weights are larger, all items together read the weights once. So a plan is split into
 //! segments of one kind or the other.
 //!
-//! Values whose live ranges do not overlap share memory. This matters for speed: the arena of a
+//! Buffers whose live ranges do not overlap share memory. This matters for speed: the arena of a
 //! detector on a large image then fits into the last-level cache.
 
 use std::ops::Range;
@@ -18,8 +18,8 @@ use super::plan::{Owner, Plan, ValueLayout};
 pub(super) struct Schedule {
     pub(super) items_max: usize,
     pub(super) segments: Vec<Segment>,
-    /// Range of each value in the arena; `None` for the caller's values.
-    pub(super) arena_ranges: Vec<Option<ArenaRange>>,
+    /// Place of each buffer in the arena; `None` for the caller's buffers.
+    pub(super) arena_places: Vec<Option<ArenaPlace>>,
     pub(super) arena_bytes: usize,
     pub(super) scratch_bytes: usize,
 }
@@ -31,10 +31,10 @@ pub(super) struct Segment {
     pub(super) steps: Range<usize>,
 }
 
-/// The place of a value in the arena, in bytes. `item_stride` is the distance from one item to the
-/// next, and 0 if the arena holds one item of the value.
+/// The place of a buffer in the arena, in bytes. `item_stride` is the distance from one item to the
+/// next, and 0 if the arena holds one item of the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ArenaRange {
+pub(super) struct ArenaPlace {
     pub(super) offset: usize,
     pub(super) item_stride: usize,
 }
@@ -44,9 +44,9 @@ pub(super) struct ArenaRange {
 pub(super) struct Policy {
     /// Steps with at most this many bytes of weights run item by item.
     pub(super) light_weights_bytes_max: usize,
-    /// So do steps in which an item uses each weight at least this often.
+    /// Steps in which an item uses each weight at least this often run item by item, too.
     pub(super) light_uses_min: usize,
-    /// Whether values whose live ranges do not overlap may share memory.
+    /// Whether buffers whose live ranges do not overlap may share memory.
     pub(super) shares_memory: bool,
     /// Limits for steps that run in bands.
     pub(super) bands: BandPolicy,
@@ -76,8 +76,8 @@ const LIGHT_USES_MIN: usize = 100;
 /// A cache line, in bytes.
 const ALIGNMENT: usize = 64;
 
-/// Bytes before the first value and after each item of each value. Tests fill them with poison.
-const GUARD_BYTES: usize = if cfg!(test) { 1024 } else { 0 };
+/// Bytes before the first buffer and after each item of each buffer. Tests fill them with poison.
+const BUFFER_GUARD_BYTES: usize = if cfg!(test) { 1024 } else { 0 };
 
 impl Schedule {
     pub(super) fn new(plan: &Plan, policy: &Policy) -> Self {
@@ -89,10 +89,10 @@ impl Schedule {
             let from = segments.last().map_or(0, |segment| segment.steps.end);
             segments.push(Segment { is_item_by_item: !run[0], steps: from..from + run.len() });
         }
-        let (arena_ranges, arena_bytes) = lay_out_arena(plan, &segments, policy, items_max);
+        let (arena_places, arena_bytes) = lay_out_arena(plan, &segments, policy, items_max);
         let scratch_bytes = plan.steps.iter().map(|step| step.work.scratch_bytes(items_max)).max();
         let scratch_bytes = scratch_bytes.unwrap_or(0);
-        Self { items_max, segments, arena_ranges, arena_bytes, scratch_bytes }
+        Self { items_max, segments, arena_places, arena_bytes, scratch_bytes }
     }
 }
 
@@ -103,15 +103,15 @@ fn is_heavy(plan: &Plan, step: usize, policy: &Policy) -> bool {
         && work.weight_uses() < policy.light_uses_min
 }
 
-/// A value of the arena with its live range: no other value may use its memory from `first_step` to
-/// `last_step`.
+/// A buffer of the arena with its live range: no other buffer may use its memory from `first_step`
+/// to `last_step`.
 #[derive(Debug, Clone)]
 struct LiveRange {
-    value: usize,
+    buffer: usize,
     first_step: usize,
     last_step: usize,
     layout: ValueLayout,
-    /// Items that the memory holds: one, if the value lives within a segment that runs item by
+    /// Items that the memory holds: one, if the buffer lives within a segment that runs item by
     /// item.
     items: usize,
 }
@@ -123,7 +123,7 @@ impl LiveRange {
 
     /// Bytes of one item, with alignment and guard.
     fn item_bytes(&self) -> usize {
-        self.layout.bytes().next_multiple_of(ALIGNMENT) + GUARD_BYTES
+        self.layout.bytes().next_multiple_of(ALIGNMENT) + BUFFER_GUARD_BYTES
     }
 
     /// Bytes of all items. Kernels may read past the end of slopes and biases, but never of
@@ -138,63 +138,63 @@ fn live_ranges(plan: &Plan, segments: &[Segment], items_max: usize) -> Vec<LiveR
         segments.iter().find(|s| s.steps.contains(&step)).expect("every step is in a segment")
     };
     let mut ranges = Vec::new();
-    for value in (0..plan.values.len()).filter(|&v| plan.values[v].owner == Owner::Arena) {
+    for buffer in (0..plan.buffers.len()).filter(|&b| plan.buffers[b].owner == Owner::Arena) {
         let touches = |step: &usize| {
-            plan.steps[*step].writes == value || plan.steps[*step].reads.contains(&value)
+            plan.steps[*step].writes == buffer || plan.steps[*step].reads.contains(&buffer)
         };
         let mut steps = (0..plan.steps.len()).filter(touches);
         let Some(first) = steps.next() else { continue };
         let last = steps.next_back().unwrap_or(first);
         let (first_segment, last_segment) = (segment_of(first), segment_of(last));
-        let layout = plan.values[value].layout;
+        let layout = plan.buffers[buffer].layout;
         ranges.push(if first_segment == last_segment && first_segment.is_item_by_item {
-            LiveRange { value, first_step: first, last_step: last, layout, items: 1 }
+            LiveRange { buffer, first_step: first, last_step: last, layout, items: 1 }
         } else {
-            // A segment that runs item by item returns to its first step for each item. So values
-            // from other segments must stay until its last step. Values for other segments must not
-            // be overwritten from its first step on.
+            // A segment that runs item by item returns to its first step for each item. So buffers
+            // from other segments must stay until its last step. Buffers for other segments must
+            // not be overwritten from its first step on.
             let first_step =
                 if first_segment.is_item_by_item { first_segment.steps.start } else { first };
             let last_step =
                 if last_segment.is_item_by_item { last_segment.steps.end - 1 } else { last };
-            LiveRange { value, first_step, last_step, layout, items: items_max }
+            LiveRange { buffer, first_step, last_step, layout, items: items_max }
         });
     }
     ranges
 }
 
-/// Returns the range of each value in the arena, and the bytes of the arena.
+/// Returns the place of each buffer in the arena, and the bytes of the arena.
 fn lay_out_arena(
     plan: &Plan,
     segments: &[Segment],
     policy: &Policy,
     items_max: usize,
-) -> (Vec<Option<ArenaRange>>, usize) {
+) -> (Vec<Option<ArenaPlace>>, usize) {
     let mut live = live_ranges(plan, segments, items_max);
-    // Large values are placed first; small ones then fit into the gaps between them.
-    live.sort_by_key(|range| (std::cmp::Reverse(range.bytes()), range.value));
+    // Large buffers are placed first; small ones then fit into the gaps between them.
+    live.sort_by_key(|range| (std::cmp::Reverse(range.bytes()), range.buffer));
     let mut placed: Vec<(LiveRange, usize)> = Vec::new();
-    let mut arena_ranges = vec![None; plan.values.len()];
-    let mut arena_bytes = GUARD_BYTES;
+    let mut arena_places = vec![None; plan.buffers.len()];
+    let mut arena_bytes = BUFFER_GUARD_BYTES;
     for range in live {
         let offset =
             if policy.shares_memory { first_free_offset(&range, &placed) } else { arena_bytes };
         arena_bytes = arena_bytes.max(offset + range.bytes());
         let item_stride = item_stride(&range);
-        arena_ranges[range.value] = Some(ArenaRange { offset, item_stride });
+        arena_places[range.buffer] = Some(ArenaPlace { offset, item_stride });
         placed.push((range, offset));
     }
-    (arena_ranges, arena_bytes)
+    (arena_places, arena_bytes)
 }
 
 fn item_stride(range: &LiveRange) -> usize {
     if range.items == 1 { 0 } else { range.item_bytes() }
 }
 
-/// Returns the first offset at which the value disturbs no other value over its live range. A value
-/// disturbs another one if they overlap in memory and their live ranges overlap. It also does if
-/// either image keeps zeros in its border between runs. Such an image may share memory only with an
-/// image of the same layout at the same offset.
+/// Returns the first offset at which the buffer disturbs no other buffer over its live range. A
+/// buffer disturbs another one if they overlap in memory and their live ranges overlap. It also
+/// does if either image keeps zeros in its border between runs. Such an image may share memory only
+/// with an image of the same layout at the same offset.
 fn first_free_offset(range: &LiveRange, placed: &[(LiveRange, usize)]) -> usize {
     let is_free = |offset: usize| {
         placed.iter().all(|(other, at)| {
@@ -209,7 +209,7 @@ fn first_free_offset(range: &LiveRange, placed: &[(LiveRange, usize)]) -> usize 
     };
     let mut candidates: Vec<usize> = placed.iter().map(|(other, at)| at + other.bytes()).collect();
     candidates.extend(placed.iter().map(|(_, at)| *at));
-    candidates.push(GUARD_BYTES);
+    candidates.push(BUFFER_GUARD_BYTES);
     candidates.sort_unstable();
     candidates.into_iter().find(|&offset| is_free(offset)).expect("behind all others is free")
 }
@@ -238,25 +238,25 @@ mod tests {
         }
     }
 
-    /// The value and the item that each range of bytes holds.
+    /// The buffer and the item that each range of bytes holds.
     #[derive(Default)]
     struct Memory(Vec<(Range<usize>, usize, usize)>);
 
     impl Memory {
-        fn write(&mut self, bytes: Range<usize>, value: usize, item: usize) {
+        fn write(&mut self, bytes: Range<usize>, buffer: usize, item: usize) {
             self.0.retain(|(other, ..)| other.end <= bytes.start || bytes.end <= other.start);
-            self.0.push((bytes, value, item));
+            self.0.push((bytes, buffer, item));
         }
 
-        fn holds(&self, value: usize, item: usize) -> bool {
-            self.0.iter().any(|(_, v, i)| (*v, *i) == (value, item))
+        fn holds(&self, buffer: usize, item: usize) -> bool {
+            self.0.iter().any(|(_, b, i)| (*b, *i) == (buffer, item))
         }
     }
 
     /// Repeats a plan's reads and writes in the order of an executor.
     fn assert_reads_find_what_was_written(seed: u64, plan: &Plan, schedule: &Schedule) {
         let mut memory = Memory::default();
-        let is_in_arena = |value: &usize| plan.values[*value].owner == Owner::Arena;
+        let is_in_arena = |buffer: &usize| plan.buffers[*buffer].owner == Owner::Arena;
         for segment in &schedule.segments {
             let all: Vec<usize> = (0..schedule.items_max).collect();
             let passes =
@@ -266,13 +266,13 @@ mod tests {
             {
                 let Step { reads, writes, label, .. } = &plan.steps[step];
                 for &item in items {
-                    for &value in reads.iter().filter(|value| is_in_arena(value)) {
-                        let is_there = memory.holds(value, item);
-                        assert!(is_there, "seed {seed}: {label} reads {value} of item {item}");
+                    for &buffer in reads.iter().filter(|buffer| is_in_arena(buffer)) {
+                        let is_there = memory.holds(buffer, item);
+                        assert!(is_there, "seed {seed}: {label} reads {buffer} of item {item}");
                     }
-                    if let Some(range) = schedule.arena_ranges[*writes] {
-                        let start = range.offset + item * range.item_stride;
-                        let end = start + plan.values[*writes].layout.bytes();
+                    if let Some(place) = schedule.arena_places[*writes] {
+                        let start = place.offset + item * place.item_stride;
+                        let end = start + plan.buffers[*writes].layout.bytes();
                         assert!(end <= schedule.arena_bytes && start % ALIGNMENT == 0);
                         memory.write(start..end, *writes, item);
                     }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn every_read_finds_the_whole_value_of_every_item() {
+    fn every_read_finds_the_whole_buffer_of_every_item() {
         for_random_plans(assert_reads_find_what_was_written);
     }
 
@@ -306,21 +306,22 @@ mod tests {
     #[test]
     fn an_image_whose_border_stays_zero_shares_memory_only_with_images_of_its_layout() {
         for_random_plans(|seed, plan, schedule| {
-            let placed: Vec<(ValueLayout, ArenaRange, usize)> = plan
-                .values
+            let placed: Vec<(ValueLayout, ArenaPlace, usize)> = plan
+                .buffers
                 .iter()
-                .zip(&schedule.arena_ranges)
-                .filter_map(|(value, range)| {
-                    let range = (*range)?;
-                    let items = if range.item_stride == 0 { 1 } else { schedule.items_max };
-                    let end = range.offset + (items - 1) * range.item_stride + value.layout.bytes();
-                    Some((value.layout, range, end))
+                .zip(&schedule.arena_places)
+                .filter_map(|(buffer, place)| {
+                    let place = (*place)?;
+                    let items = if place.item_stride == 0 { 1 } else { schedule.items_max };
+                    let end =
+                        place.offset + (items - 1) * place.item_stride + buffer.layout.bytes();
+                    Some((buffer.layout, place, end))
                 })
                 .collect();
-            for (layout, range, end) in placed.iter().filter(|(layout, ..)| !layout.can_share()) {
+            for (layout, place, end) in placed.iter().filter(|(layout, ..)| !layout.can_share()) {
                 for (other, at, other_end) in &placed {
-                    let is_apart = end <= &at.offset || other_end <= &range.offset;
-                    assert!(is_apart || (layout == other && range == at), "seed {seed}");
+                    let is_apart = end <= &at.offset || other_end <= &place.offset;
+                    assert!(is_apart || (layout == other && place == at), "seed {seed}");
                 }
             }
         });

@@ -30,7 +30,7 @@ pub enum KernelChoice {
 /// The reason why a kernel set cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
-    /// The name of no kernel set.
+    /// A text that names no kernel set.
     #[error("unknown kernels '{0}': auto, amx, avx512, avx2, neon or portable")]
     Unknown(String),
     /// The processor lacks instructions.

@@ -1,5 +1,6 @@
 //! Arguments of the kernels. Each structure has the memory layout of the structure of its name in
-//! `kernels/*.cu`, where the names of arguments end in `Arguments`.
+//! `kernels/*.cu`. Parts of arguments whose name ends in `Argument` have a name without that ending
+//! there.
 
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
@@ -28,7 +29,7 @@ impl Periodic {
 /// A function of one number.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Activation {
+pub(super) struct ActivationArgument {
     pub(super) slopes: Periodic,
     pub(super) kind: i32,
     pub(super) a: f32,
@@ -38,19 +39,19 @@ pub(super) struct Activation {
 /// `activation(sum × scale + shift + residual)`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Epilogue {
+pub(super) struct EpilogueArgument {
     pub(super) scale: Periodic,
     pub(super) shift: Periodic,
     pub(super) residual: Address,
-    pub(super) activation: Activation,
+    pub(super) activation: ActivationArgument,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Elementwise {
+pub(super) struct ElementwiseArguments {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) epilogue: Epilogue,
+    pub(super) epilogue: EpilogueArgument,
     pub(super) count: u32,
 }
 
@@ -66,7 +67,7 @@ pub(super) struct StridedAxes {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Copy {
+pub(super) struct CopyArguments {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) axes: StridedAxes,
@@ -75,7 +76,7 @@ pub(super) struct Copy {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Binary {
+pub(super) struct BinaryArguments {
     pub(super) y: Address,
     pub(super) a: Address,
     pub(super) b: Address,
@@ -86,18 +87,18 @@ pub(super) struct Binary {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fill {
+pub(super) struct FillArguments {
     pub(super) y: Address,
     pub(super) value: f32,
     pub(super) count: u32,
 }
 
-/// Offset and size of an item's pixels in the upload. The upload holds one `Picture` for each item
-/// and then the pixels of all items, `[height, width, 3]`, red first.
+/// Offset and size of an item's pixels in the upload. The upload holds one `PictureHeader` for each
+/// item and then the pixels of all items, `[height, width, 3]`, red first.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct Picture {
-    /// Offset of the pixels from the first `Picture`, in bytes.
+pub struct PictureHeader {
+    /// Offset of the pixels from the first `PictureHeader`, in bytes.
     pub start: u32,
     /// Pixels, at most the width of the network's input.
     pub width: u32,
@@ -105,7 +106,7 @@ pub struct Picture {
     pub height: u32,
 }
 
-impl Picture {
+impl PictureHeader {
     /// Size in the upload.
     pub const BYTES: usize = size_of::<Self>();
 
@@ -122,7 +123,7 @@ impl Picture {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pictures {
+pub(super) struct PicturesArguments {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) width: u32,
@@ -138,7 +139,7 @@ pub(super) struct Pictures {
 /// A window that slides over an image, and the sizes of the input and the output image.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Window {
+pub(super) struct WindowArgument {
     pub(super) channels: u32,
     pub(super) height: i32,
     pub(super) width: i32,
@@ -153,24 +154,24 @@ pub(super) struct Window {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Depthwise {
+pub(super) struct DepthwiseArguments {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) weight: Address,
     pub(super) border_values: Address,
-    pub(super) epilogue: Epilogue,
-    pub(super) window: Window,
+    pub(super) epilogue: EpilogueArgument,
+    pub(super) window: WindowArgument,
     pub(super) multiplier: u32,
     pub(super) count: u32,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patches {
+pub(super) struct PatchesArguments {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) border_values: Address,
-    pub(super) window: Window,
+    pub(super) window: WindowArgument,
     pub(super) groups: u32,
     pub(super) first_pixel: u32,
     pub(super) count: u32,
@@ -178,29 +179,29 @@ pub(super) struct Patches {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Border {
+pub(super) struct BorderArguments {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) border_values: Address,
-    pub(super) window: Window,
+    pub(super) window: WindowArgument,
     pub(super) value: f32,
     pub(super) count: u32,
 }
 
-/// Arguments of the kernels `pool` and `resize`.
+/// Arguments of the kernels `pool` and `resize`: `PoolArguments` and `ResizeArguments` there.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Resample {
+pub(super) struct ResampleArguments {
     pub(super) y: Address,
     pub(super) x: Address,
-    pub(super) window: Window,
+    pub(super) window: WindowArgument,
     pub(super) kind: i32,
     pub(super) count: u32,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reduce {
+pub(super) struct ReduceArguments {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) kept_sizes: [u32; AXES_MAX],
@@ -216,7 +217,7 @@ pub(super) struct Reduce {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Softmax {
+pub(super) struct SoftmaxArguments {
     pub(super) y: Address,
     pub(super) x: Address,
     pub(super) length: u32,
@@ -234,15 +235,15 @@ macro_rules! device_repr {
 }
 
 device_repr!(
-    Elementwise,
-    Copy,
-    Binary,
-    Fill,
-    Pictures,
-    Depthwise,
-    Patches,
-    Border,
-    Resample,
-    Reduce,
-    Softmax
+    ElementwiseArguments,
+    CopyArguments,
+    BinaryArguments,
+    FillArguments,
+    PicturesArguments,
+    DepthwiseArguments,
+    PatchesArguments,
+    BorderArguments,
+    ResampleArguments,
+    ReduceArguments,
+    SoftmaxArguments
 );

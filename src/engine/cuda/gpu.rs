@@ -94,10 +94,10 @@ pub struct Gpu {
     cudnn: Option<Mutex<Cudnn>>,
 }
 
-/// A product of row-major matrices, `y[m, n] = x[m, k] × weightᵀ[k, n]`, for each of `groups`
-/// groups. The groups of `x` and of `y` are neighbouring columns.
+/// One call of cuBLAS: a product of row-major matrices, `y[m, n] = x[m, k] × weightᵀ[k, n]`, for
+/// each of `groups` groups. The groups of `x` and of `y` are neighbouring columns.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct MatrixProduct {
+pub(super) struct GemmCall {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
@@ -203,11 +203,7 @@ impl Gpu {
     }
 
     /// Enqueues a matrix product in the precision of the network. Sums are 32-bit floats.
-    pub(super) fn multiply(
-        &self,
-        precision: Precision,
-        product: MatrixProduct,
-    ) -> Result<(), GpuError> {
+    pub(super) fn multiply(&self, precision: Precision, product: GemmCall) -> Result<(), GpuError> {
         let data_type = match ElementType::of(precision) {
             ElementType::F16 => blas::cudaDataType::CUDA_R_16F,
             ElementType::F32 => blas::cudaDataType::CUDA_R_32F,
@@ -216,7 +212,7 @@ impl Gpu {
             Precision::Tf32 => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let MatrixProduct { m, n, k, x, weight, y, x_row_stride, y_row_stride, groups } = product;
+        let GemmCall { m, n, k, x, weight, y, x_row_stride, y_row_stride, groups } = product;
         let (one, zero) = (1.0_f32, 0.0_f32);
         // cuBLAS matrices are column-major, so the call computes yᵀ = weight × xᵀ.
         // SAFETY: the plan's addresses hold matrices of these sizes, and cuBLAS reads the scalars

@@ -6,8 +6,8 @@ use crate::shape::{known_elements, strides};
 /// The memory layout of one item of a value, without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ValueLayout {
-    /// The last axis innermost.
-    Plain,
+    /// The elements in the order of the shape: the last axis is innermost.
+    Flat,
     /// An image `[channels, height, width]` with its channels innermost.
     ChannelsLast,
 }
@@ -79,15 +79,15 @@ impl StridedPair {
         is_contiguous && self.item_strides == [self.len, self.len]
     }
 
-    /// Returns the kernel argument for `batch` items of both arrays.
-    pub(super) fn argument(&self, batch: u32) -> StridedAxes {
+    /// Returns the kernel argument for `items` items of both arrays.
+    pub(super) fn argument(&self, items: u32) -> StridedAxes {
         let mut axes = StridedAxes {
             sizes: [1; AXES_MAX],
             first: [0; AXES_MAX],
             second: [0; AXES_MAX],
             axis_count: self.sizes.len() as i32 + 1,
         };
-        axes.sizes[0] = batch;
+        axes.sizes[0] = items;
         axes.first[0] = self.item_strides[0] as u32;
         axes.second[0] = self.item_strides[1] as u32;
         for (axis, &size) in self.sizes.iter().enumerate() {
@@ -110,18 +110,18 @@ mod tests {
 
     #[test]
     fn layouts_are_the_same_for_an_image_of_one_channel_or_one_pixel() {
-        let (plain, last) = (ValueLayout::Plain, ValueLayout::ChannelsLast);
-        assert!(relayout(&[3, 4, 5], plain, plain).is_identity());
+        let (flat, last) = (ValueLayout::Flat, ValueLayout::ChannelsLast);
+        assert!(relayout(&[3, 4, 5], flat, flat).is_identity());
         assert!(relayout(&[3, 4, 5], last, last).is_identity());
-        assert!(relayout(&[1, 4, 5], plain, last).is_identity());
-        assert!(relayout(&[7, 1, 1], plain, last).is_identity());
-        assert!(!relayout(&[3, 4, 5], plain, last).is_identity());
-        assert!(!relayout(&[3, 1, 5], plain, last).is_identity());
+        assert!(relayout(&[1, 4, 5], flat, last).is_identity());
+        assert!(relayout(&[7, 1, 1], flat, last).is_identity());
+        assert!(!relayout(&[3, 4, 5], flat, last).is_identity());
+        assert!(!relayout(&[3, 1, 5], flat, last).is_identity());
     }
 
     #[test]
     fn axes_that_are_contiguous_in_both_arrays_are_merged() {
-        let pair = relayout(&[3, 4, 5], ValueLayout::Plain, ValueLayout::ChannelsLast);
+        let pair = relayout(&[3, 4, 5], ValueLayout::Flat, ValueLayout::ChannelsLast);
         let axes = pair.argument(2);
         assert_eq!(axes.axis_count, 3);
         assert_eq!(axes.sizes[..3], [2, 20, 3]);

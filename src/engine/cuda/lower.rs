@@ -10,7 +10,7 @@ use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
 use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
-    ActivationPlan, Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, Linear,
+    ActivationPlan, Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, MatrixProduct,
     PeriodicConstant, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
 };
 use crate::Precision;
@@ -68,7 +68,7 @@ impl<'g> Lowering<'g> {
         buffer
     }
 
-    fn add_step(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
+    fn push_step(&mut self, work: impl Work + 'static, reads: Vec<usize>, writes: usize) {
         self.steps.push(Step { work: Box::new(work), reads, writes });
     }
 
@@ -76,7 +76,7 @@ impl<'g> Lowering<'g> {
     fn layout_of(&self, id: ValueId) -> ValueLayout {
         match self.buffer_of.contains_key(&(id, ValueLayout::ChannelsLast)) {
             true => ValueLayout::ChannelsLast,
-            false => ValueLayout::Plain,
+            false => ValueLayout::Flat,
         }
     }
 
@@ -104,7 +104,7 @@ impl<'g> Lowering<'g> {
             return from;
         }
         let buffer = self.add_buffer(to.0, to.1);
-        self.add_step(Copy::new(pair, [0, 0], self.element_type), vec![from], buffer);
+        self.push_step(Copy::new(pair, [0, 0], self.element_type), vec![from], buffer);
         buffer
     }
 
@@ -117,7 +117,7 @@ impl<'g> Lowering<'g> {
         let is_transposed = Uses::of(self.graph).readers(id).iter().any(is_transpose);
         let layout = match *shape {
             [0..=INPUT_CHANNELS_MAX, _, _] if !is_transposed => ValueLayout::ChannelsLast,
-            _ => ValueLayout::Plain,
+            _ => ValueLayout::Flat,
         };
         let buffer = self.add_buffer(id, layout);
         ExternalValue { buffer, pair: relayout(shape, &strides(shape), &layout.strides(shape)) }
@@ -152,7 +152,7 @@ impl<'g> Lowering<'g> {
             Op::MaxPool(window) => self.lower_resample(node, ResampleKind::MaxPool, *window),
             Op::AveragePool(AveragePool { window, count_include_pad }) => {
                 let kind = match *count_include_pad {
-                    true => ResampleKind::AveragePool,
+                    true => ResampleKind::AveragePoolWithBorder,
                     false => ResampleKind::AveragePoolInside,
                 };
                 self.lower_resample(node, kind, *window);
@@ -198,7 +198,7 @@ impl<'g> Lowering<'g> {
         let work =
             Elementwise::new(epilogue, known_elements(self.shape(node.output)), self.element_type);
         let to = self.add_buffer(node.output, layout);
-        self.add_step(work, vec![from], to);
+        self.push_step(work, vec![from], to);
     }
 
     /// Returns the bias, residual and activation of a convolution, or `None` if it has none of
@@ -220,7 +220,7 @@ impl<'g> Lowering<'g> {
         let reads: Vec<usize> = node.inputs.iter().map(|&id| self.buffer_in(id, layout)).collect();
         let (x_shape, y_shape) = (self.shape(node.inputs[0]), self.shape(node.output));
         let epilogue_plan = self.epilogue_plan(node, conv);
-        let window = WindowPlan::new(x_shape, y_shape, conv.window, conv.dilations);
+        let window_plan = WindowPlan::new(x_shape, y_shape, conv.window, conv.dilations);
         let weight = self.convolution_weight(conv);
         let border = conv.border_values.as_ref();
         let border_values = border.map(|values| self.constants.add_f32(values.data()));
@@ -228,10 +228,10 @@ impl<'g> Lowering<'g> {
         let (out_channels, group_channels) = (conv.out_channels(), conv.group_channels());
         let work: Box<dyn Work> = if group_channels == 1 && conv.groups > 1 {
             let multiplier = out_channels / conv.groups;
-            let window = WindowPlan { channels: out_channels, ..window };
+            let window_plan = WindowPlan { channels: out_channels, ..window_plan };
             let epilogue = epilogue_plan.unwrap_or(EpiloguePlan::NONE);
             Box::new(Depthwise::new(
-                window,
+                window_plan,
                 multiplier,
                 weight,
                 border_values,
@@ -243,9 +243,9 @@ impl<'g> Lowering<'g> {
             let epilogue = epilogue_plan.map(|plan| Elementwise::new(plan, len, self.element_type));
             if is_1x1(conv) {
                 let (pixels, sizes) = (y_shape[1] * y_shape[2], [out_channels, group_channels]);
-                Box::new(Linear::new(weight, epilogue, pixels, sizes, self.precision))
+                Box::new(MatrixProduct::new(weight, epilogue, pixels, sizes, self.precision))
             } else {
-                Box::new(self.dense_convolution(conv, window, weight, border_values, epilogue))
+                Box::new(self.dense_convolution(conv, window_plan, weight, border_values, epilogue))
             }
         };
         self.steps.push(Step { work, reads, writes });
@@ -254,7 +254,7 @@ impl<'g> Lowering<'g> {
     fn dense_convolution(
         &mut self,
         conv: &Conv,
-        window: WindowPlan,
+        window_plan: WindowPlan,
         weight: ConstantOffset,
         border_values: Option<ConstantOffset>,
         epilogue: Option<Elementwise>,
@@ -268,7 +268,7 @@ impl<'g> Lowering<'g> {
             border_values,
             fused: if is_fused { FusedEpilogue::Relu } else { FusedEpilogue::None },
             epilogue,
-            window,
+            window_plan,
             out_channels: conv.out_channels(),
             groups: conv.groups,
             precision: self.precision,
@@ -296,7 +296,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn lower_linear(&mut self, node: &Node, linear: &op::Linear) {
-        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Flat);
         let len = known_elements(self.shape(node.output));
         let (out_len, in_len) = (linear.out_len(), linear.in_len());
         let weight = self.constants.add(linear.weight.data(), self.element_type);
@@ -306,15 +306,15 @@ impl<'g> Lowering<'g> {
             Elementwise::new(plan, len, self.element_type)
         });
         let vectors = len / out_len;
-        let work = Linear::new(weight, epilogue, vectors, [out_len, in_len], self.precision);
-        let to = self.add_buffer(node.output, ValueLayout::Plain);
-        self.add_step(work, vec![from], to);
+        let work = MatrixProduct::new(weight, epilogue, vectors, [out_len, in_len], self.precision);
+        let to = self.add_buffer(node.output, ValueLayout::Flat);
+        self.push_step(work, vec![from], to);
     }
 
     fn lower_binary(&mut self, node: &Node, op: op::BinaryOp) {
         let [a, b] = [node.inputs[0], node.inputs[1]];
         let layout = match [a, b].map(|id| self.layout_of(id)) {
-            [ValueLayout::Plain, ValueLayout::Plain] => ValueLayout::Plain,
+            [ValueLayout::Flat, ValueLayout::Flat] => ValueLayout::Flat,
             _ => ValueLayout::ChannelsLast,
         };
         let reads = vec![self.buffer_in(a, layout), self.buffer_in(b, layout)];
@@ -330,15 +330,15 @@ impl<'g> Lowering<'g> {
         let written = layout.strides(shape);
         let pair = StridedPair::new(shape, [&a_strides, &b_strides], item_strides, &written);
         let writes = self.add_buffer(node.output, layout);
-        self.add_step(Binary::new(op, pair, self.element_type), reads, writes);
+        self.push_step(Binary::new(op, pair, self.element_type), reads, writes);
     }
 
     fn lower_resample(&mut self, node: &Node, kind: ResampleKind, window: Window) {
         let (x, y) = (node.inputs[0], node.output);
         let from = self.buffer_in(x, ValueLayout::ChannelsLast);
-        let window = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
+        let window_plan = WindowPlan::new(self.shape(x), self.shape(y), window, [1, 1]);
         let to = self.add_buffer(y, ValueLayout::ChannelsLast);
-        self.add_step(Resample::new(kind, window, self.element_type), vec![from], to);
+        self.push_step(Resample::new(kind, window_plan, self.element_type), vec![from], to);
     }
 
     fn lower_reduce(&mut self, node: &Node, reduction: op::Reduction, axes: &[usize]) {
@@ -348,15 +348,15 @@ impl<'g> Lowering<'g> {
         let x_strides = layout.strides(shape);
         let work = Reduce::new(reduction, shape, &x_strides, axes, self.element_type);
         let to = self.add_buffer(node.output, layout);
-        self.add_step(work, vec![from], to);
+        self.push_step(work, vec![from], to);
     }
 
     fn lower_softmax(&mut self, node: &Node, axis: usize) {
-        let from = self.buffer_in(node.inputs[0], ValueLayout::Plain);
+        let from = self.buffer_in(node.inputs[0], ValueLayout::Flat);
         let shape = self.shape(node.output);
         let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
-        let to = self.add_buffer(node.output, ValueLayout::Plain);
-        self.add_step(Softmax::new(sizes, self.element_type), vec![from], to);
+        let to = self.add_buffer(node.output, ValueLayout::Flat);
+        self.push_step(Softmax::new(sizes, self.element_type), vec![from], to);
     }
 }
 

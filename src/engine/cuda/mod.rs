@@ -26,7 +26,7 @@
 //! bits, as tensor cores do from Ampere on. A network in `f32` never rounds them.
 //!
 //! The libraries choose an algorithm by the batch size, so the last digits of an item's outputs may
-//! differ between buckets. The device checks by how much.
+//! differ between batch sizes. When a device loads a model, it checks by how much.
 
 #![expect(unsafe_code, reason = "C functions of the driver; each block states why it is sound")]
 
@@ -43,6 +43,6 @@ mod plan;
 mod tests;
 mod work;
 
-pub use arguments::Picture;
+pub use arguments::PictureHeader;
 pub use gpu::{Gpu, GpuError, free_bytes};
 pub use network::{CudaNetwork, PixelFormat};

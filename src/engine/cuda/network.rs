@@ -11,7 +11,7 @@ use candle_core::{
 };
 use parking_lot::Mutex;
 
-use super::arguments::{self, Address};
+use super::arguments::{Address, CopyArguments, PicturesArguments};
 use super::cudnn::WORKSPACE_BYTES_MAX;
 use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError, free_bytes};
@@ -22,8 +22,8 @@ use crate::Precision;
 use crate::error::EngineError;
 use crate::graph::Graph;
 
-/// Most elements of one value in a batch: kernels count in 32 bits, and add a pack to the index
-/// before they compare it.
+/// Most elements of one value in a batch: kernels count in 32 bits, and the last threads of a
+/// launch compute indices beyond the count before they compare them.
 const COUNT_MAX: u32 = i32::MAX as u32;
 
 /// A network planned for one GPU, with its weights and the memory of its values.
@@ -38,7 +38,8 @@ pub struct CudaNetwork {
     workspace: CudaSlice<u8>,
     /// Results as 32-bit floats: one output after the other, each for all items of the bucket.
     results: CudaSlice<f32>,
-    /// Arena layout for each batch size, smallest batch first.
+    /// Arena layout for each bucket, smallest first. A bucket is a batch size that is planned. A
+    /// batch of another size runs in the next larger one.
     buckets: BTreeMap<usize, ArenaLayout>,
     /// Held while a batch is enqueued.
     enqueue_lock: Mutex<()>,
@@ -131,11 +132,11 @@ impl CudaNetwork {
     }
 
     /// Enqueues the conversion of `count` pictures into the input of a batch of `bucket` items. The
-    /// device address `pictures` holds a [`super::Picture`] for each, and then their pixels.
+    /// device address `pictures` holds a [`super::PictureHeader`] for each, and then their pixels.
     ///
     /// # Errors
     /// The driver refuses the launch.
-    pub fn enqueue_pixels(
+    pub fn enqueue_pictures(
         &self,
         bucket: usize,
         pictures: u64,
@@ -148,7 +149,7 @@ impl CudaNetwork {
         let has_channels_last = format.is_channels_last || !pair.is_identity();
         let (pixel_stride, channel_stride) =
             if has_channels_last { (3, 1) } else { (1, format.width * format.height) };
-        let arguments = arguments::Pictures {
+        let arguments = PicturesArguments {
             y: self.buffer_address(bucket, *buffer),
             x: pictures,
             width: format.width as u32,
@@ -183,7 +184,7 @@ impl CudaNetwork {
             let x = step.reads.iter().map(|&buffer| self.buffer_address(bucket, buffer)).collect();
             let y = self.buffer_address(bucket, step.writes);
             let gpu = &self.gpu;
-            let context = LaunchContext { gpu, batch: bucket, constants, x, y, workspace };
+            let context = LaunchContext { gpu, items: bucket, constants, x, y, workspace };
             step.work.enqueue(&context)?;
         }
         Ok(())
@@ -197,7 +198,7 @@ impl CudaNetwork {
         [x, y]: [Address; 2],
     ) -> Result<(), GpuError> {
         let (count, axes) = ((items * pair.len()) as u32, pair.argument(items as u32));
-        self.gpu.launch(kernel, count, &arguments::Copy { y, x, axes, count })
+        self.gpu.launch(kernel, count, &CopyArguments { y, x, axes, count })
     }
 
     fn kernel_name(&self, single: &'static str, half: &'static str) -> &'static str {
@@ -213,7 +214,7 @@ impl CudaNetwork {
         arena + arena_layout.offsets[buffer] as Address
     }
 
-    /// Enqueues the network on `items` items of 32-bit floats at `x`, in the plain layout, in
+    /// Enqueues the network on `items` items of 32-bit floats at `x`, in the flat layout, in
     /// batches of the buckets' sizes. The results are written to `y`.
     fn enqueue_f32(&self, items: usize, x: Address, y: Address) -> Result<(), GpuError> {
         let _lock = self.enqueue_lock.lock();

@@ -5,7 +5,8 @@ use super::element_type::ElementType;
 use super::gpu::{Gpu, GpuError};
 use super::layout::StridedPair;
 
-/// Alignment of every buffer and constant in bytes: what the widest memory access needs.
+/// Alignment of every buffer and constant in bytes: that of the driver's own allocations, and more
+/// than the widest memory access needs.
 const ALIGNMENT: usize = 256;
 
 /// Offset of a constant in [`Constants`], in bytes.
@@ -52,7 +53,8 @@ impl Constants {
 /// Addresses and sizes of one run of a step.
 pub(super) struct LaunchContext<'a> {
     pub(super) gpu: &'a Gpu,
-    pub(super) batch: usize,
+    /// Items of the batch.
+    pub(super) items: usize,
     pub(super) constants: Address,
     /// Addresses of the inputs, in the order in which the step lists them.
     pub(super) x: Vec<Address>,
@@ -78,7 +80,7 @@ impl LaunchContext<'_> {
 
     /// Returns the elements of the batch, which has `len` elements per item.
     pub(super) fn count(&self, len: usize) -> u32 {
-        (self.batch * len) as u32
+        (self.items * len) as u32
     }
 }
 
@@ -87,8 +89,9 @@ pub(super) trait Work: Send + Sync {
     /// Enqueues the step on the GPU's stream.
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError>;
 
-    /// Chooses the algorithm for a batch size, and returns the bytes of scratch memory it needs.
-    fn prepare(&self, _gpu: &Gpu, _batch: usize) -> Result<usize, GpuError> {
+    /// Chooses the algorithm for batches of this many items, and returns the bytes of scratch
+    /// memory that the algorithm needs.
+    fn prepare(&self, _gpu: &Gpu, _items: usize) -> Result<usize, GpuError> {
         Ok(0)
     }
 }
@@ -123,11 +126,11 @@ pub(super) struct Plan {
 pub(super) struct ExternalValue {
     /// Index in [`Plan::buffers`].
     pub(super) buffer: usize,
-    /// For the input, from items in the plain layout to the buffer; for an output, the reverse.
+    /// For the input, from items in the flat layout to the buffer; for an output, the reverse.
     pub(super) pair: StridedPair,
 }
 
-/// The offsets of all buffers in the arena, for one batch size.
+/// The offsets of all buffers in the arena, for batches of one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ArenaLayout {
     /// Bytes from the start of the arena, per buffer.
@@ -152,9 +155,9 @@ impl Plan {
 
     /// Assigns an offset to each buffer, largest buffer first. Buffers may share bytes if their
     /// live ranges do not overlap.
-    pub(super) fn arena_layout(&self, batch: usize) -> ArenaLayout {
+    pub(super) fn arena_layout(&self, items: usize) -> ArenaLayout {
         let size = |buffer: &ValueBuffer| {
-            (buffer.len * batch * self.element_type.bytes()).next_multiple_of(ALIGNMENT)
+            (buffer.len * items * self.element_type.bytes()).next_multiple_of(ALIGNMENT)
         };
         let mut order: Vec<usize> = (0..self.buffers.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(size(&self.buffers[index])));

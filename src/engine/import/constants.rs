@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::attributes::unsupported;
 use super::context::NodeContext;
-use super::layout::{SliceRange, joined_size, permutation, slice_ranges};
+use super::moves::{SliceRange, joined_size, permutation, slice_ranges};
 use super::reshape::{reshape_target, squeezed_axes, unsqueezed_axes};
 use super::tensors::{HostData, HostTensor, element};
 use crate::error::NodeError;
@@ -37,7 +37,7 @@ pub(super) fn can_evaluate(op: &str) -> bool {
 
 /// Evaluates a node whose inputs are all known.
 pub(super) fn evaluate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    let result = match node.node.op_type.as_str() {
+    let result = match node.proto.op_type.as_str() {
         "Floor" => map_floats(node, f32::floor)?,
         "Ceil" => map_floats(node, f32::ceil)?,
         "Sqrt" => map_floats(node, f32::sqrt)?,
@@ -167,7 +167,7 @@ fn concat(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     let axis = node.attributes.int("axis")?.ok_or(NodeError::AttributeMissing("axis"))?;
     let mut all = charged_input(node, 0)?;
     let axis = node.axis(axis, all.shape.len())?;
-    for input in 1..node.node.input.len() {
+    for input in 1..node.proto.input.len() {
         node.charge(all.len())?;
         let next = charged_input(node, input)?;
         let total = joined_size(&all.shape, &next.shape, axis);
@@ -276,7 +276,7 @@ fn arithmetic(node: &mut NodeContext<'_, '_>) -> Result<HostTensor, NodeError> {
     node.charge_shape(&shape)?;
     let a = a.as_ref().clone().reshape(a_shape).expand(&shape);
     let b = b.as_ref().clone().reshape(b_shape).expand(&shape);
-    let op = node.node.op_type.as_str();
+    let op = node.proto.op_type.as_str();
     let data = match (a.data, b.data) {
         (HostData::Float(a), HostData::Float(b)) => {
             let f = float_function(op);

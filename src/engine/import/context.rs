@@ -31,22 +31,22 @@ pub(super) struct RuntimeValue {
     pub(super) dims: Vec<usize>,
     /// Index of the batch axis in `dims`. `None` if the value has no batch axis any more, for
     /// example after a reshape; `dims` is then the item shape.
-    pub(super) batch: Option<usize>,
+    pub(super) batch_axis: Option<usize>,
 }
 
 impl RuntimeValue {
     /// Converts an ONNX axis to an axis of the item. Refuses the batch axis.
     pub(super) fn item_axis(&self, axis: usize) -> Result<usize, NodeError> {
-        match self.batch {
-            Some(batch) if axis == batch => Err(NodeError::MixesItems(axis)),
-            Some(batch) if axis > batch => Ok(axis - 1),
+        match self.batch_axis {
+            Some(batch_axis) if axis == batch_axis => Err(NodeError::MixesItems(axis)),
+            Some(batch_axis) if axis > batch_axis => Ok(axis - 1),
             _ => Ok(axis),
         }
     }
 
     /// Returns per-axis sizes or amounts without the entry of the batch axis.
     pub(super) fn strip_batch<T: Clone>(&self, per_axis: &[T]) -> Vec<T> {
-        strip_axis(per_axis, self.batch)
+        strip_axis(per_axis, self.batch_axis)
     }
 }
 
@@ -67,14 +67,14 @@ pub(super) struct Importer<'m> {
 
 /// One node, its inputs and the graph so far.
 pub(super) struct NodeContext<'i, 'm> {
-    pub(super) node: &'m NodeProto,
+    pub(super) proto: &'m NodeProto,
     pub(super) attributes: Attributes<'m>,
     importer: &'i mut Importer<'m>,
 }
 
 impl<'i, 'm> NodeContext<'i, 'm> {
-    pub(super) fn new(importer: &'i mut Importer<'m>, node: &'m NodeProto) -> Self {
-        Self { node, attributes: Attributes::new(&node.attribute), importer }
+    pub(super) fn new(importer: &'i mut Importer<'m>, proto: &'m NodeProto) -> Self {
+        Self { proto, attributes: Attributes::new(&proto.attribute), importer }
     }
 
     pub(super) fn opset(&self) -> i64 {
@@ -83,17 +83,17 @@ impl<'i, 'm> NodeContext<'i, 'm> {
 
     /// Refuses a node with more than `max` inputs.
     pub(super) fn check_inputs_max(&self, max: usize) -> Result<(), NodeError> {
-        let count = self.node.input.len();
+        let count = self.proto.input.len();
         if count > max { Err(NodeError::InputCount { count, max }) } else { Ok(()) }
     }
 
     pub(super) fn has_input(&self, index: usize) -> bool {
-        self.node.input.get(index).is_some_and(|name| !name.is_empty())
+        self.proto.input.get(index).is_some_and(|name| !name.is_empty())
     }
 
     /// Returns true if the node has inputs and all of them are known at import.
     pub(super) fn all_inputs_constant(&self) -> bool {
-        let mut names = self.node.input.iter().filter(|name| !name.is_empty()).peekable();
+        let mut names = self.proto.input.iter().filter(|name| !name.is_empty()).peekable();
         names.peek().is_some()
             && names.all(|name| {
                 let value = self.importer.values.get(name.as_str());
@@ -102,7 +102,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     }
 
     pub(super) fn value(&self, index: usize) -> Result<Value<'m>, NodeError> {
-        let name = self.node.input.get(index).filter(|name| !name.is_empty());
+        let name = self.proto.input.get(index).filter(|name| !name.is_empty());
         let name = name.ok_or(NodeError::InputMissing(index))?;
         let value = self.importer.values.get(name.as_str());
         value.cloned().ok_or_else(|| NodeError::Undefined(name.clone()))
@@ -132,7 +132,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         index: usize,
         value: RuntimeValue,
     ) -> Result<RuntimeValue, NodeError> {
-        match (value.batch, value.dims.first()) {
+        match (value.batch_axis, value.dims.first()) {
             (Some(0), _) => Ok(value),
             (_, Some(1)) => self.reshape(&value, value.dims.clone(), Some(0)),
             _ => Err(NodeError::Shape { input: index, shape: value.dims }),
@@ -202,18 +202,18 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         op: Op,
         inputs: &[&RuntimeValue],
         dims: Vec<usize>,
-        batch: Option<usize>,
+        batch_axis: Option<usize>,
     ) -> Result<RuntimeValue, NodeError> {
         let fits = elements(&dims).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
         if !fits || dims.len() > RANK_MAX {
             return Err(NodeError::ResultSize(dims));
         }
-        debug_assert!(batch.is_none_or(|axis| dims[axis] == 1), "the batch is one at import");
-        let name = self.node.output.first().cloned().unwrap_or_default();
-        let output = self.importer.graph.add_value(name, strip_axis(&dims, batch));
+        debug_assert!(batch_axis.is_none_or(|axis| dims[axis] == 1), "the batch is one at import");
+        let name = self.proto.output.first().cloned().unwrap_or_default();
+        let output = self.importer.graph.add_value(name, strip_axis(&dims, batch_axis));
         let inputs = inputs.iter().map(|value| value.id).collect();
         self.importer.graph.nodes.push(Node { op, inputs, output });
-        Ok(RuntimeValue { id: output, dims, batch })
+        Ok(RuntimeValue { id: output, dims, batch_axis })
     }
 
     /// Returns the same elements with another shape or another batch axis.
@@ -221,12 +221,12 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         &mut self,
         value: &RuntimeValue,
         dims: Vec<usize>,
-        batch: Option<usize>,
+        batch_axis: Option<usize>,
     ) -> Result<RuntimeValue, NodeError> {
-        if value.strip_batch(&value.dims) == strip_axis(&dims, batch) {
-            return Ok(RuntimeValue { id: value.id, dims, batch });
+        if value.strip_batch(&value.dims) == strip_axis(&dims, batch_axis) {
+            return Ok(RuntimeValue { id: value.id, dims, batch_axis });
         }
-        self.emit(Op::Reshape, &[value], dims, batch)
+        self.emit(Op::Reshape, &[value], dims, batch_axis)
     }
 
     /// Turns the batch axis into an ordinary axis of size 1.
@@ -234,7 +234,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         &mut self,
         value: RuntimeValue,
     ) -> Result<RuntimeValue, NodeError> {
-        match value.batch {
+        match value.batch_axis {
             None => Ok(value),
             Some(_) => self.reshape(&value, value.dims.clone(), None),
         }
@@ -252,10 +252,10 @@ impl<'i, 'm> NodeContext<'i, 'm> {
 
     /// Sets the value of each output of the node.
     pub(super) fn define_all(&mut self, values: Vec<Value<'m>>) -> Result<(), NodeError> {
-        if self.node.output.len() != values.len() {
-            return Err(NodeError::OutputCount(self.node.output.len()));
+        if self.proto.output.len() != values.len() {
+            return Err(NodeError::OutputCount(self.proto.output.len()));
         }
-        for (name, value) in self.node.output.iter().zip(values) {
+        for (name, value) in self.proto.output.iter().zip(values) {
             if name.is_empty() {
                 return Err(NodeError::OutputCount(0));
             }

@@ -11,7 +11,7 @@ use crate::shape::{broadcast, pad_rank};
 /// Imports `Add`, `Sub`, `Mul` and `Div` of two values, or of a value and a constant.
 pub(super) fn binary(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
-    let op = match node.node.op_type.as_str() {
+    let op = match node.proto.op_type.as_str() {
         "Add" => BinaryOp::Add,
         "Sub" => BinaryOp::Sub,
         "Mul" => BinaryOp::Mul,
@@ -36,11 +36,11 @@ fn binary_of_values(
     let (a, b) = (with_rank(node, a, rank)?, with_rank(node, b, rank)?);
     let dims = broadcast(&a.dims, &b.dims)
         .ok_or_else(|| NodeError::Shape { input: 1, shape: b.dims.clone() })?;
-    let (a, b) = match a.batch == b.batch {
+    let (a, b) = match a.batch_axis == b.batch_axis {
         true => (a, b),
         false => (node.batch_as_ordinary_axis(a)?, node.batch_as_ordinary_axis(b)?),
     };
-    node.emit(Op::Binary(op), &[&a, &b], dims, a.batch)
+    node.emit(Op::Binary(op), &[&a, &b], dims, a.batch_axis)
 }
 
 /// Adds axes of size 1 in front, as broadcasting does.
@@ -50,8 +50,8 @@ fn with_rank(
     rank: usize,
 ) -> Result<RuntimeValue, NodeError> {
     let added = rank - value.dims.len();
-    let batch = value.batch.map(|axis| axis + added);
-    node.reshape(&value, pad_rank(&value.dims, rank), batch)
+    let batch_axis = value.batch_axis.map(|axis| axis + added);
+    node.reshape(&value, pad_rank(&value.dims, rank), batch_axis)
 }
 
 /// Imports arithmetic with a constant as an [`Affine`].
@@ -81,7 +81,7 @@ fn emit_affine(
     scale: Constant,
     shift: Constant,
 ) -> Result<RuntimeValue, NodeError> {
-    node.emit(Op::Affine(Affine { scale, shift }), &[x], x.dims.clone(), x.batch)
+    node.emit(Op::Affine(Affine { scale, shift }), &[x], x.dims.clone(), x.batch_axis)
 }
 
 pub(super) fn negate(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
@@ -107,7 +107,7 @@ pub(super) fn pow(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
 
 /// Imports functions without parameters.
 pub(super) fn activation(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    let activation = match node.node.op_type.as_str() {
+    let activation = match node.proto.op_type.as_str() {
         "Relu" => Activation::Relu,
         "Sigmoid" => Activation::Sigmoid,
         "HardSwish" => Activation::HardSwish,
@@ -145,7 +145,7 @@ fn emit_activation(
     x: &RuntimeValue,
     activation: Activation,
 ) -> Result<RuntimeValue, NodeError> {
-    node.emit(Op::Activation(activation), &[x], x.dims.clone(), x.batch)
+    node.emit(Op::Activation(activation), &[x], x.dims.clone(), x.batch_axis)
 }
 
 /// Imports `Clip`. The limits are attributes before opset 11, and inputs since then.
@@ -188,7 +188,7 @@ pub(super) fn batch_normalization(node: &mut NodeContext<'_, '_>) -> Result<(), 
         node.attributes.require_int("spatial", 1)?;
     }
     let x = node.runtime_value(0)?;
-    if x.dims.len() < 2 || x.batch == Some(1) {
+    if x.dims.len() < 2 || x.batch_axis == Some(1) {
         return Err(NodeError::Shape { input: 0, shape: x.dims });
     }
     let mut per_channel = |input: usize| {
@@ -231,7 +231,7 @@ pub(super) fn dropout(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         return Err(NodeError::Value { input: 2, value: "true".to_owned() });
     }
     let x = node.runtime_value(0)?;
-    match node.node.output.len() {
+    match node.proto.output.len() {
         1 => node.define(x),
         count => Err(NodeError::OutputCount(count)),
     }

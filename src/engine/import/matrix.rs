@@ -66,6 +66,6 @@ fn linear(
     }
     let mut dims = x.dims.clone();
     dims[last] = weight.shape()[0];
-    let y = node.emit(Op::Linear(Linear { weight, bias }), &[&x], dims, x.batch)?;
+    let y = node.emit(Op::Linear(Linear { weight, bias }), &[&x], dims, x.batch_axis)?;
     node.define(y)
 }

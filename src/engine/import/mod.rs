@@ -2,7 +2,7 @@
 //!
 //! The importer tracks the batch axis of each ONNX value and strips it. Values that depend only on
 //! shapes are evaluated at import. Everything unsupported is refused by name: the importer ignores
-//! nothing in a file.
+//! nothing that could change a result.
 
 mod attributes;
 mod constants;
@@ -10,8 +10,8 @@ mod context;
 mod elementwise;
 mod images;
 mod input;
-mod layout;
 mod matrix;
+mod moves;
 mod quantised;
 mod reduce;
 mod reshape;
@@ -107,7 +107,7 @@ fn start_import<'m>(
         .map_err(|reason| ImportError::Input { name: input.name.clone(), reason })?;
 
     let dims = std::iter::once(1).chain(shape.iter().copied()).collect();
-    let value = RuntimeValue { id: ValueId(0), dims, batch: Some(0) };
+    let value = RuntimeValue { id: ValueId(0), dims, batch_axis: Some(0) };
     values.insert(&input.name, Value::Runtime(value));
     let graph = Graph {
         values: vec![ValueInfo { name: input.name.clone(), shape }],
@@ -167,7 +167,7 @@ fn import_node<'m>(importer: &mut Importer<'m>, node: &'m NodeProto) -> Result<(
 
 /// Calls the importer of the node's operator.
 fn import_operator(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
-    match node.node.op_type.as_str() {
+    match node.proto.op_type.as_str() {
         "Add" | "Sub" | "Mul" | "Div" => elementwise::binary(node),
         "Pow" => elementwise::pow(node),
         "Neg" => elementwise::negate(node),
@@ -200,13 +200,13 @@ fn import_operator(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         "Flatten" => reshape::flatten(node),
         "Squeeze" => reshape::squeeze(node),
         "Unsqueeze" => reshape::unsqueeze(node),
-        "Transpose" => layout::transpose(node),
-        "Concat" => layout::concat(node),
-        "Slice" => layout::slice(node),
-        "Split" => layout::split(node),
-        "Gather" => layout::gather(node),
+        "Transpose" => moves::transpose(node),
+        "Concat" => moves::concat(node),
+        "Slice" => moves::slice(node),
+        "Split" => moves::split(node),
+        "Gather" => moves::gather(node),
         "Expand" => reshape::expand(node),
-        "Pad" => layout::pad(node),
+        "Pad" => moves::pad(node),
 
         "Shape" => constants::shape(node),
         "Constant" => constants::constant(node),

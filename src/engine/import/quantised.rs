@@ -67,8 +67,8 @@ fn zero_points(
     }
 }
 
-/// Returns for each element of `x` the index of its scale. A list of the indices would take eight
-/// times the bytes of the weights.
+/// Returns for each element of `x` the index of its scale. It is an iterator because a list of the
+/// indices would take eight times the bytes of the weights.
 fn scale_indices(
     node: &NodeContext<'_, '_>,
     shape: &[usize],

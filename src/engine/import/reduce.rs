@@ -27,7 +27,7 @@ fn softmax_along(
     axis: usize,
 ) -> Result<RuntimeValue, NodeError> {
     let axis = x.item_axis(axis)?;
-    node.emit(Op::Softmax { axis }, &[x], x.dims.clone(), x.batch)
+    node.emit(Op::Softmax { axis }, &[x], x.dims.clone(), x.batch_axis)
 }
 
 fn softmax_over_joined_axes(
@@ -35,22 +35,22 @@ fn softmax_over_joined_axes(
     x: &RuntimeValue,
     first: usize,
 ) -> Result<RuntimeValue, NodeError> {
-    if let Some(batch) = x.batch.filter(|&batch| batch >= first) {
-        return Err(NodeError::MixesItems(batch));
+    if let Some(batch_axis) = x.batch_axis.filter(|&batch_axis| batch_axis >= first) {
+        return Err(NodeError::MixesItems(batch_axis));
     }
     let (outer, inner) = x.dims.split_at(first);
     let mut dims = outer.to_vec();
     dims.push(known_elements(inner));
-    let flat = node.reshape(x, dims, x.batch)?;
+    let flat = node.reshape(x, dims, x.batch_axis)?;
     let y = softmax_along(node, &flat, first)?;
-    node.reshape(&y, x.dims.clone(), x.batch)
+    node.reshape(&y, x.dims.clone(), x.batch_axis)
 }
 
 /// Imports `ReduceMean`, `ReduceSum`, `ReduceMax` and `ReduceL2`. The axes are an attribute or an
 /// input.
 pub(super) fn reduce(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     node.check_inputs_max(2)?;
-    let reduction = match node.node.op_type.as_str() {
+    let reduction = match node.proto.op_type.as_str() {
         "ReduceMean" => Reduction::Mean,
         "ReduceSum" => Reduction::Sum,
         "ReduceMax" => Reduction::Max,
@@ -92,7 +92,7 @@ fn emit_reduce(
     for &axis in axes {
         dims[axis] = 1;
     }
-    node.emit(Op::Reduce { reduction, axes: item_axes }, &[x], dims, x.batch)
+    node.emit(Op::Reduce { reduction, axes: item_axes }, &[x], dims, x.batch_axis)
 }
 
 /// Removes axes of size 1. None of them is the batch axis.
@@ -105,6 +105,6 @@ fn drop_axes(
     for &axis in axes.iter().rev() {
         dims = strip_axis(&dims, Some(axis));
     }
-    let batch = y.batch.map(|batch| batch - axes.iter().filter(|&&axis| axis < batch).count());
-    node.reshape(y, dims, batch)
+    let batch_axis = y.batch_axis.map(|old| old - axes.iter().filter(|&&axis| axis < old).count());
+    node.reshape(y, dims, batch_axis)
 }

@@ -13,7 +13,7 @@ fn emit_reshape(
     x: &RuntimeValue,
     dims: Vec<usize>,
 ) -> Result<RuntimeValue, NodeError> {
-    let keeps_batch = x.batch == Some(0) && dims.first() == Some(&1);
+    let keeps_batch = x.batch_axis == Some(0) && dims.first() == Some(&1);
     node.reshape(x, dims, keeps_batch.then_some(0))
 }
 
@@ -105,9 +105,9 @@ pub(super) fn squeeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     for &axis in removed.iter().rev() {
         dims.remove(axis);
     }
-    let batch = x.batch.filter(|batch| !removed.contains(batch));
-    let batch = batch.map(|batch| batch - removed.iter().filter(|&&axis| axis < batch).count());
-    let y = node.reshape(&x, dims, batch)?;
+    let batch_axis = x.batch_axis.filter(|batch_axis| !removed.contains(batch_axis));
+    let batch_axis = batch_axis.map(|old| old - removed.iter().filter(|&&axis| axis < old).count());
+    let y = node.reshape(&x, dims, batch_axis)?;
     node.define(y)
 }
 
@@ -133,12 +133,12 @@ pub(super) fn unsqueezed_axes(
 pub(super) fn unsqueeze(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let x = node.runtime_value(0)?;
     let added = unsqueezed_axes(node, x.dims.len())?;
-    let (mut dims, mut batch) = (x.dims.clone(), x.batch);
+    let (mut dims, mut batch_axis) = (x.dims.clone(), x.batch_axis);
     for &axis in &added {
         dims.insert(axis, 1);
-        batch = batch.map(|batch| if axis <= batch { batch + 1 } else { batch });
+        batch_axis = batch_axis.map(|old| if axis <= old { old + 1 } else { old });
     }
-    let y = node.reshape(&x, dims, batch)?;
+    let y = node.reshape(&x, dims, batch_axis)?;
     node.define(y)
 }
 
@@ -154,12 +154,12 @@ pub(super) fn expand(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
         return Err(refused());
     }
     let dims = broadcast(&x.dims, &pad_rank(&sizes, x.dims.len())).ok_or_else(refused)?;
-    if let Some(batch) = x.batch.filter(|&batch| dims[batch] != 1) {
-        return Err(NodeError::MixesItems(batch));
+    if let Some(batch_axis) = x.batch_axis.filter(|&batch_axis| dims[batch_axis] != 1) {
+        return Err(NodeError::MixesItems(batch_axis));
     }
     let y = match dims == x.dims {
         true => x,
-        false => node.emit(Op::Expand, &[&x], dims, x.batch)?,
+        false => node.emit(Op::Expand, &[&x], dims, x.batch_axis)?,
     };
     node.define(y)
 }

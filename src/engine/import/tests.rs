@@ -6,8 +6,8 @@ mod constants;
 mod elementwise;
 mod files;
 mod images;
-mod layout;
 mod matrix;
+mod moves;
 mod refusals;
 mod unknown;
 

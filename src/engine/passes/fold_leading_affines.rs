@@ -23,8 +23,8 @@ const SHIFT_PER_SCALE_MAX: f32 = 1e3;
 /// stays where a scale is 0 or tiny compared with its shift. It also stays if a node of another
 /// kind or an output reads its result, since it must be computed in any case.
 pub(super) fn fold_leading_affines(mut graph: Graph) -> Graph {
-    // Iterates backwards: without a later affine, all readers of an earlier one may be
-    // convolutions.
+    // From the last to the first: once an affine is folded, the affine before it may have only
+    // convolutions as readers.
     for at in (0..graph.nodes.len()).rev() {
         let Some(folded_readers) = folded_readers(&graph, at) else { continue };
         let affine_input = graph.nodes[at].inputs[0];

@@ -25,7 +25,8 @@ pub(super) fn sink_transposes(graph: Graph) -> Graph {
     drop_dead(sinker.graph)
 }
 
-/// A value of the old graph: a transpose of a value of the new graph that no node computes yet.
+/// A value of the old graph that no node of the new graph computes: it is a transpose of the value
+/// `source` of the new graph.
 #[derive(Clone)]
 struct TransposedView {
     source: ValueId,

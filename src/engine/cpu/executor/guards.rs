@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use super::Executor;
+use super::PlanExecutor;
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::{Buffer, POISON};
+use crate::cpu::memory::{MappedMemory, POISON};
 use crate::cpu::plan::ValueLayout;
 
-impl Executor {
+impl PlanExecutor {
     /// Poisons all memory except the borders that steps expect to hold zeros. The inside of images
     /// and the scratch are poisoned too, because a run must write them before it reads them.
     pub(in crate::cpu) fn poison(&mut self) {
@@ -19,13 +19,13 @@ impl Executor {
         }
     }
 
-    /// Panics if a run wrote to bytes between values or behind the scratch, or to a border of
+    /// Panics if a run wrote to bytes between buffers or behind the scratch, or to a border of
     /// zeros.
     #[track_caller]
     pub(in crate::cpu) fn assert_guards_intact(&self) {
         let (arena, scratch) = (bytes(&self._arena), bytes(&self.scratch));
         let is_poison = |bytes: &[u8]| bytes.iter().all(|&byte| byte == POISON);
-        let mut ranges: Vec<Range<usize>> = self.value_ranges().map(|(_, at)| at).collect();
+        let mut ranges: Vec<Range<usize>> = self.buffer_ranges().map(|(_, at)| at).collect();
         ranges.sort_by_key(|range| (range.start, range.end));
         let mut next = 0;
         for Range { start, end } in ranges {
@@ -39,14 +39,14 @@ impl Executor {
         }
     }
 
-    /// Returns the bytes of each value, for each item.
-    fn value_ranges(&self) -> impl Iterator<Item = (ValueLayout, Range<usize>)> {
-        let placed = self.plan.values.iter().zip(&self.schedule.arena_ranges);
-        placed.filter_map(|(value, range)| Some((value.layout, (*range)?))).flat_map(
-            |(layout, range)| {
-                let items = if range.item_stride == 0 { 1 } else { self.schedule.items_max };
+    /// Returns the bytes of each buffer, for each item.
+    fn buffer_ranges(&self) -> impl Iterator<Item = (ValueLayout, Range<usize>)> {
+        let placed = self.plan.buffers.iter().zip(&self.schedule.arena_places);
+        placed.filter_map(|(buffer, place)| Some((buffer.layout, (*place)?))).flat_map(
+            |(layout, place)| {
+                let items = if place.item_stride == 0 { 1 } else { self.schedule.items_max };
                 (0..items).map(move |item| {
-                    let start = range.offset + item * range.item_stride;
+                    let start = place.offset + item * place.item_stride;
                     (layout, start..start + layout.bytes())
                 })
             },
@@ -56,8 +56,8 @@ impl Executor {
     /// Returns the bytes of all borders that hold zeros from the start.
     fn zero_borders(&self) -> Vec<Range<usize>> {
         let mut borders = Vec::new();
-        for (value_layout, at) in self.value_ranges() {
-            let ValueLayout::Image { layout, element_bytes, has_own_border: false } = value_layout
+        for (value_layout, at) in self.buffer_ranges() {
+            let ValueLayout::Image { layout, element_bytes, rewrites_border: false } = value_layout
             else {
                 continue;
             };
@@ -79,12 +79,12 @@ impl Executor {
     }
 }
 
-fn bytes(buffer: &Buffer) -> &[u8] {
-    // SAFETY: the bytes belong to the buffer, and no run uses them while it is borrowed.
-    unsafe { std::slice::from_raw_parts(buffer.start(), buffer.bytes()) }
+fn bytes(memory: &MappedMemory) -> &[u8] {
+    // SAFETY: the bytes belong to the mapping, and no run uses them while it is borrowed.
+    unsafe { std::slice::from_raw_parts(memory.start(), memory.bytes()) }
 }
 
-fn bytes_mut(buffer: &mut Buffer) -> &mut [u8] {
+fn bytes_mut(memory: &mut MappedMemory) -> &mut [u8] {
     // SAFETY: as above.
-    unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes()) }
+    unsafe { std::slice::from_raw_parts_mut(memory.start(), memory.bytes()) }
 }

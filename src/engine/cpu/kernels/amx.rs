@@ -43,7 +43,7 @@
 use std::arch::asm;
 use std::marker::PhantomData;
 
-use super::Runnable;
+use super::Kernel;
 use super::strip::{PIECE_HEIGHT_MAX, Piece, StripArgs};
 use super::tile::store_sums;
 use crate::cpu::lanes::avx512::Zmm;
@@ -230,7 +230,7 @@ unsafe fn sum_pieces<const PIECES: usize, const BLOCKS: usize>(
 /// `O`.
 pub(super) struct AmxStrip<R, O, const BLOCKS: usize>(PhantomData<(R, O)>);
 
-impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Runnable<Zmm> for AmxStrip<R, O, BLOCKS> {
+impl<R: Format<Zmm>, O: Format<Zmm>, const BLOCKS: usize> Kernel<Zmm> for AmxStrip<R, O, BLOCKS> {
     type Args = StripArgs;
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Epilogue, Runnable, run};
+use super::{Epilogue, Kernel, run};
 use crate::cpu::lanes::{Format, Isa, LANES, Lanes};
 
 /// One block of sixteen channels. `input` points to the first tap of the first pixel; all taps of
@@ -60,8 +60,7 @@ impl DepthwiseTable {
 /// A kernel of `SIDE × SIDE` taps with stride `STRIDE`.
 struct SquareKernel<I, O, const SIDE: usize, const STRIDE: usize>(PhantomData<(I, O)>);
 
-impl<L, I, O, const SIDE: usize, const STRIDE: usize> Runnable<L>
-    for SquareKernel<I, O, SIDE, STRIDE>
+impl<L, I, O, const SIDE: usize, const STRIDE: usize> Kernel<L> for SquareKernel<I, O, SIDE, STRIDE>
 where
     L: Lanes,
     I: Format<L>,
@@ -147,18 +146,19 @@ unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUN
 /// one before.
 struct GenericKernel<I, O>(PhantomData<(I, O)>);
 
-impl<L: Lanes, I: Format<L>, O: Format<L>> Runnable<L> for GenericKernel<I, O> {
+impl<L: Lanes, I: Format<L>, O: Format<L>> Kernel<L> for GenericKernel<I, O> {
     type Args = DepthwiseArgs;
 
     #[inline(always)]
     unsafe fn run(args: &DepthwiseArgs) {
-        let ([height, width], [down, right]) = (args.kernel, args.strides);
+        let ([height, width], [stride_y, stride_x]) = (args.kernel, args.strides);
         // SAFETY: the pointers are as `DepthwiseArgs` says.
         unsafe {
             for y in 0..args.rows {
                 for x in 0..args.width {
                     let from = args.input.cast::<I::Element>();
-                    let from = from.add(y * down * args.input_row_stride + x * right * LANES);
+                    let from =
+                        from.add(y * stride_y * args.input_row_stride + x * stride_x * LANES);
                     let mut sums = [L::splat(0.0); 4];
                     sums[0] = L::load(args.bias);
                     for row in 0..height {

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Epilogue, Runnable};
+use super::{Epilogue, Kernel};
 use crate::cpu::lanes::{Format, LANES, Lanes};
 use crate::op::BinaryOp;
 
@@ -25,7 +25,7 @@ pub(in crate::cpu) struct ElementwiseArgs {
 
 pub(super) struct ElementwiseKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for ElementwiseKernel<F> {
+impl<L: Lanes, F: Format<L>> Kernel<L> for ElementwiseKernel<F> {
     type Args = ElementwiseArgs;
 
     #[inline(always)]
@@ -81,7 +81,7 @@ pub(in crate::cpu) struct ActivationArgs {
 
 pub(super) struct ActivationKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for ActivationKernel<F> {
+impl<L: Lanes, F: Format<L>> Kernel<L> for ActivationKernel<F> {
     type Args = ActivationArgs;
 
     #[inline(always)]

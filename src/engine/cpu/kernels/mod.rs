@@ -85,9 +85,11 @@ pub(super) struct KernelSet {
     pub(super) name: &'static str,
     /// Bytes of one stored element.
     pub(super) element_bytes: usize,
-    /// Input channels that one dot of a tile multiplies. Weights are packed accordingly.
+    /// Input channels that one [`Format::dot`] multiplies. Weights are packed accordingly.
     pub(super) depth: usize,
+    /// Most blocks of output channels of a register tile.
     pub(super) tile_blocks: usize,
+    /// Most pixels of a register tile.
     pub(super) tile_pixels: usize,
     /// Fewest pixels for which Winograd's algorithm is used. Its matrices are `f32` and have four
     /// times the numbers of the kernel. In smaller images, reading them takes longer than the
@@ -144,8 +146,8 @@ impl KernelSet {
     }
 }
 
-/// A kernel as a function of its arguments.
-pub(super) trait Runnable<L: Lanes> {
+/// A kernel: a function of its arguments.
+pub(super) trait Kernel<L: Lanes> {
     type Args;
 
     /// # Safety
@@ -153,9 +155,9 @@ pub(super) trait Runnable<L: Lanes> {
     unsafe fn run(args: &Self::Args);
 }
 
-struct Call<'a, K: Runnable<L>, L: Lanes>(&'a K::Args);
+struct Call<'a, K: Kernel<L>, L: Lanes>(&'a K::Args);
 
-impl<L: Lanes, K: Runnable<L>> super::lanes::Kernel<L> for Call<'_, K, L> {
+impl<L: Lanes, K: Kernel<L>> super::lanes::KernelCall<L> for Call<'_, K, L> {
     #[inline(always)]
     unsafe fn run(self) {
         // SAFETY: guaranteed by the caller.
@@ -166,8 +168,8 @@ impl<L: Lanes, K: Runnable<L>> super::lanes::Kernel<L> for Call<'_, K, L> {
 /// Runs a kernel compiled for an instruction set.
 ///
 /// # Safety
-/// As for [`Runnable::run`].
-unsafe fn run<A: Isa, K: Runnable<A::Lanes>>(args: &K::Args) {
+/// As for [`Kernel::run`].
+unsafe fn run<A: Isa, K: Kernel<A::Lanes>>(args: &K::Args) {
     // SAFETY: guaranteed by the caller.
     unsafe { A::run(Call::<K, A::Lanes>(args)) }
 }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::Runnable;
+use super::Kernel;
 use crate::cpu::lanes::{Format, LANES, Lanes};
 
 /// The result of a window.
@@ -10,9 +10,9 @@ use crate::cpu::lanes::{Format, LANES, Lanes};
 pub(in crate::cpu) enum PoolKind {
     Max,
     /// The sum divided by the number of pixels inside the image.
-    Mean,
+    AverageInside,
     /// The sum divided by the number of pixels of the window, including the border.
-    MeanWithBorder,
+    AverageWithBorder,
 }
 
 /// One block of sixteen channels. `input` is the address of pixel `[0, 0]` of the image, even if
@@ -37,7 +37,7 @@ pub(in crate::cpu) struct PoolArgs {
 
 pub(super) struct PoolKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for PoolKernel<F> {
+impl<L: Lanes, F: Format<L>> Kernel<L> for PoolKernel<F> {
     type Args = PoolArgs;
 
     #[inline(always)]
@@ -122,8 +122,8 @@ unsafe fn pool_window<L: Lanes, F: Format<L>>(
         }
         let count = match args.kind {
             PoolKind::Max => return result,
-            PoolKind::Mean => high * wide,
-            PoolKind::MeanWithBorder => args.kernel[0] * args.kernel[1],
+            PoolKind::AverageInside => high * wide,
+            PoolKind::AverageWithBorder => args.kernel[0] * args.kernel[1],
         };
         result.div(L::splat(count as f32))
     }
@@ -140,7 +140,7 @@ pub(in crate::cpu) struct GlobalMeanArgs {
 
 pub(super) struct GlobalMeanKernel<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for GlobalMeanKernel<F> {
+impl<L: Lanes, F: Format<L>> Kernel<L> for GlobalMeanKernel<F> {
     type Args = GlobalMeanArgs;
 
     #[inline(always)]

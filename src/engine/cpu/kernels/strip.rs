@@ -3,9 +3,9 @@
 //! In memory, a row is followed by its border and by the next row. A window that moves by one pixel
 //! at a time passes over the border and reaches the start of the next row. So some rows of an image
 //! form one strip, and a tile need not end where a row ends. Sums over the border are not stored.
-//! With a border of one, that wastes two of sixteen positions in images 14 wide, as many as tiles
-//! that end with their rows. In images 7 wide it wastes two of nine positions, where tiles that end
-//! with their rows waste nine of sixteen. With stride 2, every other row would be computed for
+//! In images 14 wide with a border of one, two of sixteen positions are wasted; tiles that end with
+//! their rows waste as many. In images 7 wide, two of nine positions are wasted, where tiles that
+//! end with their rows waste nine of sixteen. With stride 2, every other row would be computed for
 //! nothing, so there each row is a line of its own.
 //!
 //! All pieces of a line have the same height, because changing the height is expensive. The last

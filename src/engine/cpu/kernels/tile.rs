@@ -92,7 +92,7 @@ unsafe fn run_tile<
     args: &TileArgs<'_>,
 ) {
     struct Entry<'a, 'b, K>(&'a TileArgs<'b>, PhantomData<K>);
-    impl<L: Lanes, K: TileKernel<L>> crate::cpu::lanes::Kernel<L> for Entry<'_, '_, K> {
+    impl<L: Lanes, K: TileKernel<L>> crate::cpu::lanes::KernelCall<L> for Entry<'_, '_, K> {
         #[inline(always)]
         unsafe fn run(self) {
             // SAFETY: guaranteed by the caller.

@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 
 use super::tile::StridedPtr;
-use super::{Epilogue, Runnable};
+use super::{Epilogue, Kernel};
 use crate::cpu::lanes::{F32, Format, LANES, Lanes};
 
 /// Inputs along a side of a tile, outputs along a side, and elements of a transformed tile.
@@ -55,7 +55,7 @@ pub(in crate::cpu) struct InverseArgs {
 /// Transforms pixels to the 36 vectors.
 pub(super) struct ForwardTransform<F>(PhantomData<F>);
 
-impl<L: Lanes, F: Format<L>> Runnable<L> for ForwardTransform<F> {
+impl<L: Lanes, F: Format<L>> Kernel<L> for ForwardTransform<F> {
     type Args = ForwardArgs;
 
     #[inline(always)]
@@ -92,7 +92,7 @@ impl<L: Lanes, F: Format<L>> Runnable<L> for ForwardTransform<F> {
 /// Transforms the 36 vectors to pixels.
 pub(super) struct InverseTransform<R, O>(PhantomData<(R, O)>);
 
-impl<L: Lanes, R: Format<L>, O: Format<L>> Runnable<L> for InverseTransform<R, O> {
+impl<L: Lanes, R: Format<L>, O: Format<L>> Kernel<L> for InverseTransform<R, O> {
     type Args = InverseArgs;
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Isa, Kernel, LANES, Lanes};
+use super::{Isa, KernelCall, LANES, Lanes};
 
 /// The instruction set AVX2 with FMA.
 pub(in crate::cpu) struct Avx2;
@@ -20,14 +20,14 @@ impl Isa for Avx2 {
     const TILE_PIXELS: usize = 6;
 
     #[inline(always)]
-    unsafe fn run<K: Kernel<TwoYmm>>(kernel: K) {
+    unsafe fn run<C: KernelCall<TwoYmm>>(call: C) {
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn with_features<K: Kernel<TwoYmm>>(kernel: K) {
+        unsafe fn with_features<C: KernelCall<TwoYmm>>(call: C) {
             // SAFETY: guaranteed by the caller.
-            unsafe { kernel.run() }
+            unsafe { call.run() }
         }
         // SAFETY: guaranteed by the caller.
-        unsafe { with_features(kernel) }
+        unsafe { with_features(call) }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Isa, Kernel, Lanes};
+use super::{Isa, KernelCall, Lanes};
 
-/// The instruction set AVX-512 F, BW, DQ and VL, which every processor with AVX-512 since 2017 has.
+/// The instruction set AVX-512 F, BW, DQ and VL, which all processors with AVX-512 have except the
+/// Xeon Phi.
 pub(in crate::cpu) struct Avx512;
 
 #[derive(Clone, Copy)]
@@ -17,14 +18,14 @@ impl Isa for Avx512 {
     const TILE_PIXELS: usize = 14;
 
     #[inline(always)]
-    unsafe fn run<K: Kernel<Zmm>>(kernel: K) {
+    unsafe fn run<C: KernelCall<Zmm>>(call: C) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-        unsafe fn with_features<K: Kernel<Zmm>>(kernel: K) {
+        unsafe fn with_features<C: KernelCall<Zmm>>(call: C) {
             // SAFETY: guaranteed by the caller.
-            unsafe { kernel.run() }
+            unsafe { call.run() }
         }
         // SAFETY: guaranteed by the caller.
-        unsafe { with_features(kernel) }
+        unsafe { with_features(call) }
     }
 }
 

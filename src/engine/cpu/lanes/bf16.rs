@@ -8,7 +8,7 @@ use super::avx512::{Avx512, Zmm};
 use super::portable::Array;
 use super::{Format, LANES, Lanes};
 #[cfg(target_arch = "x86_64")]
-use super::{Isa, Kernel};
+use super::{Isa, KernelCall};
 
 /// Activations and weights as bfloat16. In the weights, two input channels are adjacent, as in an
 /// activation, because one instruction multiplies two.
@@ -43,14 +43,14 @@ impl Isa for Avx512Bf16 {
     const TILE_PIXELS: usize = Avx512::TILE_PIXELS;
 
     #[inline(always)]
-    unsafe fn run<K: Kernel<Zmm>>(kernel: K) {
+    unsafe fn run<C: KernelCall<Zmm>>(call: C) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
-        unsafe fn with_features<K: Kernel<Zmm>>(kernel: K) {
+        unsafe fn with_features<C: KernelCall<Zmm>>(call: C) {
             // SAFETY: guaranteed by the caller.
-            unsafe { kernel.run() }
+            unsafe { call.run() }
         }
         // SAFETY: guaranteed by the caller.
-        unsafe { with_features(kernel) }
+        unsafe { with_features(call) }
     }
 }
 

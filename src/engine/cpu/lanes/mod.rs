@@ -130,8 +130,8 @@ impl<L: Lanes> Format<L> for F32 {
     }
 }
 
-/// Code that is compiled for one instruction set.
-pub(super) trait Kernel<L: Lanes> {
+/// A call of a kernel that is compiled for one instruction set.
+pub(super) trait KernelCall<L: Lanes> {
     /// # Safety
     /// The pointers are as the kernel requires; the processor has the instructions of `L`.
     unsafe fn run(self);
@@ -149,6 +149,6 @@ pub(super) trait Isa: 'static {
     /// Runs a kernel compiled for this instruction set.
     ///
     /// # Safety
-    /// As for [`Kernel::run`].
-    unsafe fn run<K: Kernel<Self::Lanes>>(kernel: K);
+    /// As for [`KernelCall::run`].
+    unsafe fn run<C: KernelCall<Self::Lanes>>(call: C);
 }

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Isa, Kernel, LANES, Lanes};
+use super::{Isa, KernelCall, LANES, Lanes};
 
 /// The instruction set NEON.
 pub(in crate::cpu) struct Neon;
@@ -21,9 +21,9 @@ impl Isa for Neon {
     const TILE_PIXELS: usize = 6;
 
     #[inline(always)]
-    unsafe fn run<K: Kernel<FourQuads>>(kernel: K) {
+    unsafe fn run<C: KernelCall<FourQuads>>(call: C) {
         // SAFETY: guaranteed by the caller; NEON is part of the architecture.
-        unsafe { kernel.run() }
+        unsafe { call.run() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Plain Rust, for x86-64 without AVX2 and for architectures without lanes of their own.
 
-use super::{Isa, Kernel, LANES, Lanes};
+use super::{Isa, KernelCall, LANES, Lanes};
 
 /// The instructions that every processor has.
 pub(in crate::cpu) struct Portable;
@@ -15,9 +15,9 @@ impl Isa for Portable {
     const TILE_PIXELS: usize = 2;
 
     #[inline(always)]
-    unsafe fn run<K: Kernel<Array>>(kernel: K) {
+    unsafe fn run<C: KernelCall<Array>>(call: C) {
         // SAFETY: guaranteed by the caller; no special instruction is used.
-        unsafe { kernel.run() }
+        unsafe { call.run() }
     }
 }
 

@@ -154,9 +154,9 @@ impl<'g> GraphAnalysis<'g> {
         border
     }
 
-    /// Returns what the border of the value's image holds: the numbers for its first reader. A
-    /// reader that needs other numbers reads a copy.
-    pub(super) fn border_fill(&self, value: ValueId) -> Option<&'g Constant> {
+    /// Returns the values of the border of the value's image: those that its first reader needs. A
+    /// reader that needs other border values reads a copy.
+    pub(super) fn border_values(&self, value: ValueId) -> Option<&'g Constant> {
         self.bordered_readers(value).next().and_then(|conv| conv.border_values.as_ref())
     }
 
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_has_the_largest_border_and_the_fill_of_its_first_reader() {
+    fn a_value_has_the_largest_border_and_the_border_values_of_its_first_reader() {
         let mut draft = NetworkBuilder::default();
         convolution(&mut draft, "x", "a", [20, 8, 1, 1], 1);
         convolution(&mut draft, "a", "b", [20, 20, 3, 5], 1);
@@ -420,7 +420,7 @@ mod tests {
         let graph = draft.graph_with(&[8, 9, 9], &["b", "c", "d"]);
         let analysis = GraphAnalysis::new(&graph, &PORTABLE_F32);
         assert_eq!(analysis.border(graph.nodes()[0].output), [3, 2, 3, 2]);
-        assert!(analysis.border_fill(graph.nodes()[0].output).is_none());
+        assert!(analysis.border_values(graph.nodes()[0].output).is_none());
         assert_eq!(analysis.border(graph.nodes()[3].output), [0; 4]);
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::cpu::plan::{Owner, Plan, Step, ValueLayout};
 use crate::cpu::work::{
     BandChain, FillBorder, ImageRef, RollingImage, RowWindow, STAGES_MAX, Stage,
@@ -68,15 +68,15 @@ struct ChainPlan {
 struct ChainFinder<'p> {
     plan: &'p Plan,
     policy: &'p BandPolicy,
-    /// How often steps read each value.
+    /// How often steps read each buffer.
     read_counts: Vec<usize>,
 }
 
 impl<'p> ChainFinder<'p> {
     fn new(plan: &'p Plan, policy: &'p BandPolicy) -> Self {
-        let mut read_counts = vec![0; plan.values.len()];
-        for &value in plan.steps.iter().flat_map(|step| &step.reads) {
-            read_counts[value] += 1;
+        let mut read_counts = vec![0; plan.buffers.len()];
+        for &buffer in plan.steps.iter().flat_map(|step| &step.reads) {
+            read_counts[buffer] += 1;
         }
         Self { plan, policy, read_counts }
     }
@@ -114,22 +114,24 @@ impl<'p> ChainFinder<'p> {
     fn next_stage(&self, at: usize) -> Option<usize> {
         let steps = &self.plan.steps;
         let step = &steps[at];
-        let value = step.writes;
-        let ValueLayout::Image { layout, .. } = self.plan.values[value].layout else { return None };
+        let buffer = step.writes;
+        let ValueLayout::Image { layout, .. } = self.plan.buffers[buffer].layout else {
+            return None;
+        };
         let next = (at + 1..steps.len()).find(|&at| steps[at].work.as_border().is_none())?;
         let reader = &steps[next];
         let can_run = |step: &Step| {
             step.work.row_window().is_some() && step.work.weight_bytes() <= WEIGHT_BYTES_MAX
         };
-        let is_large = self.plan.values[value].layout.bytes() >= self.policy.image_bytes_min;
-        let borders_are_its_own = steps[at + 1..next].iter().all(|border| border.writes == value);
+        let is_large = self.plan.buffers[buffer].layout.bytes() >= self.policy.image_bytes_min;
+        let borders_are_its_own = steps[at + 1..next].iter().all(|border| border.writes == buffer);
         (is_large
             && layout.height > 1
-            && self.plan.values[value].owner == Owner::Arena
+            && self.plan.buffers[buffer].owner == Owner::Arena
             && (can_run(step) && can_run(reader))
             && borders_are_its_own
-            && reader.reads.first() == Some(&value)
-            && self.read_counts[value] == 1)
+            && reader.reads.first() == Some(&buffer)
+            && self.read_counts[buffer] == 1)
             .then_some(next)
     }
 
@@ -153,13 +155,14 @@ fn rolling_images(plan: &Plan, stages: &[usize], rows: usize) -> Vec<ImageRef> {
     let mut rows = rows;
     let mut images = Vec::new();
     for pair in stages.windows(2).rev() {
-        let value = plan.steps[pair[0]].writes;
-        let ValueLayout::Image { mut layout, element_bytes, .. } = plan.values[value].layout else {
+        let buffer = plan.steps[pair[0]].writes;
+        let ValueLayout::Image { mut layout, element_bytes, .. } = plan.buffers[buffer].layout
+        else {
             continue;
         };
         rows = row_window(&plan.steps[pair[1]]).input_rows_max(rows, &layout);
         layout.stored_rows = rows;
-        images.push(ImageRef { value, layout, element_bytes });
+        images.push(ImageRef { buffer, layout, element_bytes });
     }
     images.reverse();
     images
@@ -198,7 +201,7 @@ fn build_chain(plan: &Plan, chain: &ChainPlan, fused: Vec<Step>) -> Step {
     let work = BandChain {
         stages: stages.collect(),
         band_rows: chain.band_rows,
-        value_count: plan.values.len(),
+        buffer_count: plan.buffers.len(),
     };
     Step { label, work: Box::new(work), reads, writes, rows, row_unit: 1, groups: 1, macs }
 }
@@ -207,9 +210,9 @@ fn build_chain(plan: &Plan, chain: &ChainPlan, fused: Vec<Step>) -> Step {
 /// own border step, or else zeros, which the border held from the start.
 fn border_of(image: &ImageRef, borders: &[Step]) -> Option<FillBorder> {
     let layout = &image.layout;
-    let own = borders.iter().find(|border| border.writes == image.value);
+    let own = borders.iter().find(|border| border.writes == image.buffer);
     let values = own.and_then(|own| own.work.as_border()).map(|own| Arc::clone(&own.values));
-    let zeros = || Arc::new(Buffer::zeroed(layout.blocks() * LANES * image.element_bytes));
+    let zeros = || Arc::new(MappedMemory::zeroed(layout.blocks() * LANES * image.element_bytes));
     let has_border = layout.border != [0; 4];
     has_border.then(|| FillBorder { image: *image, values: values.unwrap_or_else(zeros) })
 }

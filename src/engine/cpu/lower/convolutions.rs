@@ -5,7 +5,7 @@ use super::{Lowering, StepDraft, epilogue};
 use crate::constant::Constant;
 use crate::cpu::kernels::elementwise::ActivationKind;
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::cpu::pack::{self, DenseShape};
 use crate::cpu::work::{
     Dense, Depthwise, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
@@ -31,17 +31,17 @@ impl<'g> Lowering<'g> {
 
     pub(super) fn lower_planar(&mut self, convolution: &Convolution<'g>, channels_last: bool) {
         let conv = convolution.conv;
-        let input = self.flat_values[&self.graph.input_id()];
+        let input = self.flat_buffers[&self.graph.input_id()];
         let channels = convolution.input.channels();
-        let output = self.new_output_image(convolution.output);
+        let output = self.add_output_image(convolution.output);
         let shape = DenseShape {
             block_channels: 1,
             depth: 1,
             ..self.dense_shape(conv.out_channels(), channels, conv.window.kernel)
         };
         let (epilogue, activation_step) =
-            epilogue::lower_activation(convolution.activation.as_ref());
-        let border = conv.border_values.as_ref();
+            epilogue::split_activation(convolution.activation.as_ref());
+        let border_values = conv.border_values.as_ref();
         let work = Planar {
             input,
             size: convolution.input.sides(),
@@ -50,7 +50,8 @@ impl<'g> Lowering<'g> {
             shape,
             stride: conv.window.strides[0],
             pads: conv.window.pads,
-            border: border.map_or(vec![0.0; channels], |border| border.data().to_vec()),
+            border_values: border_values
+                .map_or(vec![0.0; channels], |values| values.data().to_vec()),
             weights: shape.pack_constant(&conv.weight, size_of::<f32>()),
             bias: bias(conv),
             epilogue,
@@ -88,27 +89,28 @@ impl<'g> Lowering<'g> {
         });
     }
 
-    /// Lowers a convolution to the work that `work` makes of a product with packed weights.
+    /// Lowers a convolution to a product with packed weights. `work` makes the step's work from the
+    /// product.
     fn lower_product(
         &mut self,
         convolution: &Convolution<'g>,
         row_unit: usize,
         shape: DenseShape,
-        weights: Buffer,
+        weights: MappedMemory,
         work: impl FnOnce(Product) -> Box<dyn Work>,
     ) {
         let conv = convolution.conv;
         let input = self.convolution_input(convolution);
         let residual = convolution.residual.map(|image| self.blocked_image(image));
-        let output = self.new_output_image(convolution.output);
+        let output = self.add_output_image(convolution.output);
         let (epilogue, activation_step) =
-            epilogue::lower_activation(convolution.activation.as_ref());
+            epilogue::split_activation(convolution.activation.as_ref());
         let bias = bias(conv);
-        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
+        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.buffer);
         let draft = StepDraft {
             work: work(Product { input, residual, output, shape, weights, bias, epilogue }),
             reads: reads.collect(),
-            writes: output.value,
+            writes: output.buffer,
             row_unit,
             groups: shape.groups(),
             macs: macs(conv, &output),
@@ -121,10 +123,10 @@ impl<'g> Lowering<'g> {
         let conv = convolution.conv;
         let input = self.convolution_input(convolution);
         let residual = convolution.residual.map(|image| self.blocked_image(image));
-        let output = self.new_output_image(convolution.output);
+        let output = self.add_output_image(convolution.output);
         let [top, left, ..] = conv.window.pads;
         let (epilogue, activation_step) =
-            epilogue::lower_activation(convolution.activation.as_ref());
+            epilogue::split_activation(convolution.activation.as_ref());
         // With a residual, the activation follows the sum with the residual.
         let (epilogue, later) = match residual {
             Some(residual) => (PackedEpilogue::Identity, Some((residual, epilogue))),
@@ -136,13 +138,13 @@ impl<'g> Lowering<'g> {
             kernel: conv.window.kernel,
             strides: conv.window.strides,
             pads: [top, left],
-            weights: Buffer::from_slice(&pack::depthwise(&conv.weight, conv.out_channels())),
+            weights: MappedMemory::from_slice(&pack::depthwise(&conv.weight, conv.out_channels())),
             bias: bias(conv),
             epilogue,
         };
         let draft = StepDraft {
             macs: macs(conv, &output),
-            ..StepDraft::by_block(work, vec![input.value], &output)
+            ..StepDraft::by_block(work, vec![input.buffer], &output)
         };
         self.push_step(convolution_label(convolution), draft);
         if let Some((residual, epilogue)) = later {
@@ -155,11 +157,11 @@ impl<'g> Lowering<'g> {
                 epilogue,
                 output,
             };
-            let reads = vec![output.value, residual.value];
+            let reads = vec![output.buffer, residual.buffer];
             self.push_step("residual".to_owned(), StepDraft::by_block(work, reads, &output));
         }
         self.push_activation(output, activation_step);
-        self.push_border(output, self.analysis.border_fill(convolution.output.id));
+        self.push_border(output, self.analysis.border_values(convolution.output.id));
     }
 
     pub(super) fn lower_fully_connected(
@@ -171,15 +173,15 @@ impl<'g> Lowering<'g> {
         let outputs = product.output.channels();
         let input = self.blocked_image(product.input);
         let residual = product.residual.map(|image| self.blocked_image(image));
-        let output = self.new_output_image(product.output);
+        let output = self.add_output_image(product.output);
         let shape = self.dense_shape(outputs, product.input.channels(), product.input.sides());
-        let (epilogue, activation_step) = epilogue::lower_activation(product.activation.as_ref());
+        let (epilogue, activation_step) = epilogue::split_activation(product.activation.as_ref());
         let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
         let bias = per_output(product.bias, outputs);
         let work = FullyConnected {
             product: Product { input, residual, output, shape, weights, bias, epilogue },
         };
-        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.value);
+        let reads = [Some(input), residual].into_iter().flatten().map(|image| image.buffer);
         let draft = StepDraft {
             groups: shape.groups(),
             macs: weight.data().len() as u64,
@@ -188,7 +190,7 @@ impl<'g> Lowering<'g> {
         let label = format!("{name} {}→{outputs}", weight.data().len() / outputs);
         self.push_step(label, draft);
         self.push_activation(output, activation_step);
-        self.push_border(output, self.analysis.border_fill(product.output.id));
+        self.push_border(output, self.analysis.border_values(product.output.id));
     }
 
     /// Returns the image that a convolution reads, with the border it needs.
@@ -211,7 +213,7 @@ impl<'g> Lowering<'g> {
     ) {
         self.push_step(convolution_label(convolution), draft);
         self.push_activation(output, activation_step);
-        self.push_border(output, self.analysis.border_fill(convolution.output.id));
+        self.push_border(output, self.analysis.border_values(convolution.output.id));
     }
 }
 
@@ -236,11 +238,11 @@ fn convolution_label(Convolution { conv, input, .. }: &Convolution<'_>) -> Strin
     format!("Conv {high}×{wide}/{stride} {channels}→{outputs} @{height}×{width}")
 }
 
-fn bias(conv: &Conv) -> Buffer {
+fn bias(conv: &Conv) -> MappedMemory {
     per_output(conv.bias.as_ref(), conv.out_channels())
 }
 
-fn per_output(bias: Option<&Constant>, outputs: usize) -> Buffer {
+fn per_output(bias: Option<&Constant>, outputs: usize) -> MappedMemory {
     let zeros = vec![0.0; outputs];
     pack::per_channel(bias.map_or(zeros.as_slice(), Constant::data), 0.0)
 }

@@ -31,9 +31,9 @@ impl ImageActivation {
     }
 }
 
-/// Returns an activation as the epilogue of a kernel. If an epilogue cannot compute it, the
-/// epilogue is the identity and a step with the returned kind must follow.
-pub(super) fn lower_activation(
+/// Splits an activation into the epilogue of a kernel and the kind of a step that must follow the
+/// kernel. Either the epilogue is the identity, or there is no step.
+pub(super) fn split_activation(
     activation: Option<&ImageActivation>,
 ) -> (PackedEpilogue, Option<ActivationKind>) {
     match activation {

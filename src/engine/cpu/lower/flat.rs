@@ -1,4 +1,4 @@
-//! Lowers operations on flat values, and the conversion of images to flat values.
+//! Lowers operations on flat buffers, and the conversion of images to flat buffers.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ impl ImageChannels {
 
 impl<'g> Lowering<'g> {
     pub(super) fn lower_to_channels_last(&mut self, input: ImageValue, to: ValueId) {
-        let output = self.new_flat_value(to);
+        let output = self.add_flat_buffer(to);
         let source = match self.channel_slices.get(&input.id) {
             Some(slice) => slice.clone(),
             None => ImageChannels::all(self.blocked_image(input)),
@@ -50,8 +50,8 @@ impl<'g> Lowering<'g> {
             self.images.insert(to, image);
             return;
         }
-        let value = self.flat_value(from);
-        self.flat_values.insert(to, value);
+        let buffer = self.flat_buffer(from);
+        self.flat_buffers.insert(to, buffer);
     }
 
     pub(super) fn lower_channel_slice(
@@ -71,8 +71,8 @@ impl<'g> Lowering<'g> {
         from: ValueId,
         to: ValueId,
     ) {
-        let input = self.flat_value(from);
-        let output = self.new_flat_value(to);
+        let input = self.flat_buffer(from);
+        let output = self.add_flat_buffer(to);
         let len = known_elements(self.graph.shape(to));
         let work = FlatActivation { input, output, len, kind };
         self.push_step(name.to_owned(), StepDraft::whole(work, vec![input], output));
@@ -83,8 +83,8 @@ impl<'g> Lowering<'g> {
             .map_err(|source| EngineError::Tensor { op: node.op.name(), source })?;
         let shape = |id: ValueId| self.graph.shape(id).to_vec();
         let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();
-        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.flat_value(id)).collect();
-        let output = self.new_flat_value(node.output);
+        let reads: Vec<usize> = node.inputs.iter().map(|&id| self.flat_buffer(id)).collect();
+        let output = self.add_flat_buffer(node.output);
         let len = known_elements(self.graph.shape(node.output));
         let inputs = reads.iter().copied().zip(shapes).collect();
         let work = Fallback { op: node.op.name(), kernel, inputs, output, len };
@@ -98,42 +98,42 @@ impl<'g> Lowering<'g> {
         for (index, id) in ids.into_iter().enumerate() {
             let len = known_elements(self.graph.shape(id));
             self.plan.output_lens.push(len);
-            match self.flat_values.get(&id).copied() {
-                Some(value) if self.plan.values[value].owner == Owner::Arena => {
-                    self.plan.values[value].owner = Owner::Output(index);
+            match self.flat_buffers.get(&id).copied() {
+                Some(buffer) if self.plan.buffers[buffer].owner == Owner::Arena => {
+                    self.plan.buffers[buffer].owner = Owner::Output(index);
                 }
                 Some(input) => {
-                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
+                    let output = self.add_buffer(ValueLayout::Flat { len }, Owner::Output(index));
                     let draft =
                         StepDraft::whole(FlatCopy { input, output, len }, vec![input], output);
                     self.push_step("copy".to_owned(), draft);
                 }
                 None => {
-                    let output = self.new_value(ValueLayout::Flat { len }, Owner::Output(index));
+                    let output = self.add_buffer(ValueLayout::Flat { len }, Owner::Output(index));
                     self.push_unpack(self.channels_of(id), false, output);
                 }
             }
         }
     }
 
-    fn new_flat_value(&mut self, id: ValueId) -> usize {
+    fn add_flat_buffer(&mut self, id: ValueId) -> usize {
         let len = known_elements(self.graph.shape(id));
-        let value = self.new_value(ValueLayout::Flat { len }, Owner::Arena);
-        self.flat_values.insert(id, value);
-        value
+        let buffer = self.add_buffer(ValueLayout::Flat { len }, Owner::Arena);
+        self.flat_buffers.insert(id, buffer);
+        buffer
     }
 
-    /// Returns the value in the order of its shape, and unpacks it first if it is an image.
-    pub(super) fn flat_value(&mut self, id: ValueId) -> usize {
-        if let Some(&value) = self.flat_values.get(&id) {
-            return value;
+    /// Returns the value's flat buffer, and unpacks the value first if it is an image.
+    pub(super) fn flat_buffer(&mut self, id: ValueId) -> usize {
+        if let Some(&buffer) = self.flat_buffers.get(&id) {
+            return buffer;
         }
-        let output = self.new_flat_value(id);
+        let output = self.add_flat_buffer(id);
         self.push_unpack(self.channels_of(id), false, output);
         output
     }
 
-    /// Returns the image that holds a value that is not flat, and the value's channels in it.
+    /// Returns the image that holds a value without a flat buffer, and the value's channels in it.
     fn channels_of(&self, id: ValueId) -> ImageChannels {
         match self.channel_slices.get(&id) {
             Some(slice) => slice.clone(),
@@ -146,7 +146,7 @@ impl<'g> Lowering<'g> {
     fn push_unpack(&mut self, source: ImageChannels, channels_last: bool, output: usize) {
         let ImageChannels { image, channels } = source;
         let work = Unpack { input: image, channels, channels_last, output };
-        let mut draft = StepDraft::whole(work, vec![image.value], output);
+        let mut draft = StepDraft::whole(work, vec![image.buffer], output);
         draft.is_whole = false;
         self.push_step("unpack".to_owned(), draft);
     }

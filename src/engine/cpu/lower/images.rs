@@ -26,7 +26,7 @@ impl Lowering<'_> {
         output: ImageValue,
     ) {
         let a = self.blocked_image(input);
-        let written = self.new_output_image(output);
+        let written = self.add_output_image(output);
         let work = Elementwise {
             a,
             affine: Some(numbers.map(|numbers| pack::per_channel(numbers, 0.0))),
@@ -36,8 +36,8 @@ impl Lowering<'_> {
             epilogue: PackedEpilogue::Identity,
             output: written,
         };
-        self.push_step(name.to_owned(), StepDraft::by_block(work, vec![a.value], &written));
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_step(name.to_owned(), StepDraft::by_block(work, vec![a.buffer], &written));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_activation(
@@ -48,8 +48,8 @@ impl Lowering<'_> {
         output: ImageValue,
     ) {
         let a = self.blocked_image(input);
-        let written = self.new_output_image(output);
-        let (epilogue, activation_step) = epilogue::lower_activation(Some(activation));
+        let written = self.add_output_image(output);
+        let (epilogue, activation_step) = epilogue::split_activation(Some(activation));
         let work = Elementwise {
             a,
             affine: None,
@@ -59,9 +59,9 @@ impl Lowering<'_> {
             epilogue,
             output: written,
         };
-        self.push_step(name.to_owned(), StepDraft::by_block(work, vec![a.value], &written));
+        self.push_step(name.to_owned(), StepDraft::by_block(work, vec![a.buffer], &written));
         self.push_activation(written, activation_step);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_binary(
@@ -107,9 +107,9 @@ impl Lowering<'_> {
         let a = self.blocked_image(operands.a);
         let channel_scale = operands.channel_scale.map(|scale| self.blocked_image(scale));
         let b = operands.b.map(|(op, b)| (op, self.blocked_image(b)));
-        let written = self.new_output_image(output);
+        let written = self.add_output_image(output);
         let reads = [Some(a), channel_scale, b.map(|(_, b)| b)].into_iter().flatten();
-        let reads = reads.map(|image| image.value).collect();
+        let reads = reads.map(|image| image.buffer).collect();
         let work = Elementwise {
             a,
             affine: None,
@@ -120,7 +120,7 @@ impl Lowering<'_> {
             output: written,
         };
         self.push_step(name.to_owned(), StepDraft::by_block(work, reads, &written));
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_pool(
@@ -132,12 +132,12 @@ impl Lowering<'_> {
         output: ImageValue,
     ) {
         let read = self.blocked_image(input);
-        let written = self.new_output_image(output);
+        let written = self.add_output_image(output);
         let work = Pool { kind, window, input: read, output: written };
-        let draft = StepDraft::by_block(work, vec![read.value], &written);
+        let draft = StepDraft::by_block(work, vec![read.buffer], &written);
         let [high, wide] = window.kernel;
         self.push_step(format!("{name} {high}×{wide}"), draft);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_global_mean(
@@ -147,10 +147,10 @@ impl Lowering<'_> {
         output: ImageValue,
     ) {
         let read = self.blocked_image(input);
-        let written = self.new_output_image(output);
+        let written = self.add_output_image(output);
         let work = GlobalMean { input: read, output: written };
-        self.push_step(name.to_owned(), StepDraft::by_block(work, vec![read.value], &written));
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_step(name.to_owned(), StepDraft::by_block(work, vec![read.buffer], &written));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_upsample(
@@ -160,12 +160,12 @@ impl Lowering<'_> {
         output: ImageValue,
     ) {
         let read = self.blocked_image(input);
-        let written = self.new_output_image(output);
+        let written = self.add_output_image(output);
         let factor = upsample_factor(&read, &written);
         let work = Upsample { input: read, output: written, factor };
-        let draft = StepDraft::by_block(work, vec![read.value], &written);
+        let draft = StepDraft::by_block(work, vec![read.buffer], &written);
         self.push_step(format!("{name} ×{}", factor[0]), draft);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 
     pub(super) fn lower_pad(
@@ -177,7 +177,7 @@ impl Lowering<'_> {
         output: ImageValue,
     ) {
         let image = self.blocked_image(input);
-        let written = self.new_output_image(output);
+        let written = self.add_output_image(output);
         let work = Assemble {
             fill: self.pack_lanes(&vec![value; written.layout.channels], &written),
             filled_blocks: 0..written.layout.blocks(),
@@ -200,7 +200,7 @@ impl Lowering<'_> {
             sources.push(PlacedImage { image, channel, top: 0, left: 0 });
             channel += input.channels();
         }
-        let written = self.new_output_image(output);
+        let written = self.add_output_image(output);
         let work = Assemble {
             fill: self.pack_lanes(&[], &written),
             filled_blocks: self.partial_block(&written),
@@ -212,11 +212,11 @@ impl Lowering<'_> {
 
     fn push_assemble(&mut self, name: &'static str, work: Assemble, output: ImageValue) {
         let written = work.output;
-        let reads = work.sources.iter().map(|source| source.image.value).collect();
+        let reads = work.sources.iter().map(|source| source.image.buffer).collect();
         let mut draft = StepDraft::by_block(work, reads, &written);
         draft.groups = 1;
         self.push_step(name.to_owned(), draft);
-        self.push_border(written, self.analysis.border_fill(output.id));
+        self.push_border(written, self.analysis.border_values(output.id));
     }
 }
 

@@ -42,14 +42,17 @@ impl ImageValue {
 
 /// The kernel of an operation.
 pub(super) enum KernelKind<'g> {
-    /// A convolution that reads the network's input in the caller's layout. Its input is that
-    /// input, or the input's transpose if the caller's channels are last.
+    /// A convolution that reads the network's input in the caller's layout. In the graph it reads
+    /// that input, or the input's transpose if the caller's channels are last.
     Planar {
         convolution: Convolution<'g>,
         channels_last: bool,
     },
+    /// A convolution of one group that is computed tap by tap.
     Dense(Convolution<'g>),
+    /// A 3×3 convolution that is computed by Winograd's algorithm.
     Winograd(Convolution<'g>),
+    /// A convolution of each channel with a kernel of its own.
     Depthwise(Convolution<'g>),
     /// A convolution or matrix product whose output has one pixel.
     FullyConnected(MatrixProduct<'g>),

@@ -23,19 +23,19 @@ use super::kernels::KernelSet;
 use super::kernels::elementwise::ActivationKind;
 use super::lanes::LANES;
 use super::layout::ImageLayout;
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 use super::pack;
-use super::plan::{Owner, Plan, Step, Value, ValueLayout};
+use super::plan::{Owner, Plan, Step, ValueBuffer, ValueLayout};
 use super::work::{Assemble, FillBorder, ImageRef, InPlaceActivation, Pack, PlacedImage, Work};
 use crate::constant::Constant;
 use crate::error::EngineError;
 use crate::graph::{Graph, ValueId};
 use crate::shape::known_elements;
 
-/// Images from this size on share memory with values of other layouts and write their borders in
-/// every run. That takes a hundredth of the time to write the image. Smaller images keep their
+/// Images of at least this size share memory with buffers of other layouts, and every run writes
+/// their borders. That takes a hundredth of the time to write the image. Smaller images keep their
 /// borders of zeros.
-const OWN_BORDER_BYTES: usize = 1 << 20;
+const REWRITTEN_BORDER_BYTES_MIN: usize = 1 << 20;
 
 /// Lowers an optimised graph to the kernels of a set.
 ///
@@ -50,11 +50,11 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
         analysis,
         images: HashMap::new(),
         bordered_copies: HashMap::new(),
-        flat_values: HashMap::new(),
+        flat_buffers: HashMap::new(),
         channel_slices: HashMap::new(),
         plan: Plan {
             kernels,
-            values: Vec::new(),
+            buffers: Vec::new(),
             steps: Vec::new(),
             input_len: known_elements(&graph.input().shape),
             output_lens: Vec::new(),
@@ -73,10 +73,10 @@ struct Lowering<'g> {
     analysis: &'g GraphAnalysis<'g>,
     /// The blocked image of each value that has one.
     images: HashMap<ValueId, ImageRef>,
-    /// Copies of images whose borders hold other numbers.
+    /// Copies of images with other border values, and those values.
     bordered_copies: HashMap<ValueId, Vec<(Option<&'g Constant>, ImageRef)>>,
-    /// The flat value of each value that has one.
-    flat_values: HashMap<ValueId, usize>,
+    /// The flat buffer of each value that has one.
+    flat_buffers: HashMap<ValueId, usize>,
     /// The channels of each value that is a slice of an image.
     channel_slices: HashMap<ValueId, ImageChannels>,
     plan: Plan,
@@ -100,7 +100,7 @@ impl StepDraft {
         Self {
             work: Box::new(work),
             reads,
-            writes: output.value,
+            writes: output.buffer,
             row_unit: 1,
             groups: output.layout.blocks(),
             macs: 0,
@@ -125,20 +125,20 @@ impl StepDraft {
 impl<'g> Lowering<'g> {
     fn lower_input(&mut self) {
         let len = self.plan.input_len;
-        let value = self.new_value(ValueLayout::Flat { len }, Owner::Input);
-        self.flat_values.insert(self.graph.input_id(), value);
+        let buffer = self.add_buffer(ValueLayout::Flat { len }, Owner::Input);
+        self.flat_buffers.insert(self.graph.input_id(), buffer);
     }
 
-    fn new_value(&mut self, layout: ValueLayout, owner: Owner) -> usize {
-        self.plan.values.push(Value { layout, owner });
-        self.plan.values.len() - 1
+    fn add_buffer(&mut self, layout: ValueLayout, owner: Owner) -> usize {
+        self.plan.buffers.push(ValueBuffer { layout, owner });
+        self.plan.buffers.len() - 1
     }
 
     fn push_step(&mut self, label: String, draft: StepDraft) {
-        let rows = match self.plan.values[draft.writes].layout {
+        let rows = match self.plan.buffers[draft.writes].layout {
             _ if draft.is_whole => 1,
             ValueLayout::Image { layout, .. } => layout.height,
-            // A flat value made from an image is written in the rows of that image.
+            // A flat buffer made from an image is written in the rows of that image.
             ValueLayout::Flat { .. } => self.plan.height(draft.reads[0]),
         };
         let StepDraft { work, reads, writes, row_unit, groups, macs, .. } = draft;
@@ -147,33 +147,34 @@ impl<'g> Lowering<'g> {
     }
 
     /// Adds a blocked image for a value of the graph.
-    fn new_image(&mut self, image: ImageValue, fill: Option<&'g Constant>) -> ImageRef {
+    fn add_image(&mut self, image: ImageValue, border_values: Option<&'g Constant>) -> ImageRef {
         let border = self.analysis.border(image.id);
         let layout = ImageLayout::whole(image.shape, border);
         let is_f32 = self.analysis.is_stored_as_f32(image.id);
         let element_bytes = if is_f32 { size_of::<f32>() } else { self.plan.kernels.element_bytes };
-        let is_large = layout.elements() * element_bytes >= OWN_BORDER_BYTES;
-        let has_own_border = fill.is_some() || (is_large && border != [0; 4]);
-        let value_layout = ValueLayout::Image { layout, element_bytes, has_own_border };
-        let value = self.new_value(value_layout, Owner::Arena);
-        ImageRef { value, layout, element_bytes }
+        let is_large = layout.elements() * element_bytes >= REWRITTEN_BORDER_BYTES_MIN;
+        let rewrites_border = border_values.is_some() || (is_large && border != [0; 4]);
+        let value_layout = ValueLayout::Image { layout, element_bytes, rewrites_border };
+        let buffer = self.add_buffer(value_layout, Owner::Arena);
+        ImageRef { buffer, layout, element_bytes }
     }
 
     /// Adds the image that a node writes.
-    fn new_output_image(&mut self, output: ImageValue) -> ImageRef {
-        let image = self.new_image(output, self.analysis.border_fill(output.id));
+    fn add_output_image(&mut self, output: ImageValue) -> ImageRef {
+        let image = self.add_image(output, self.analysis.border_values(output.id));
         self.images.insert(output.id, image);
         image
     }
 
     /// Pushes the step that fills an image's border, unless the border stays zero. It follows the
     /// step that writes the image.
-    fn push_border(&mut self, image: ImageRef, fill: Option<&Constant>) {
-        let ValueLayout::Image { has_own_border: true, .. } = self.plan.values[image.value].layout
+    fn push_border(&mut self, image: ImageRef, border_values: Option<&Constant>) {
+        let ValueLayout::Image { rewrites_border: true, .. } =
+            self.plan.buffers[image.buffer].layout
         else {
             return;
         };
-        let values = self.pack_lanes(fill.map_or(&[], Constant::data), &image);
+        let values = self.pack_lanes(border_values.map_or(&[], Constant::data), &image);
         let mut draft =
             StepDraft::by_block(FillBorder { image, values: Arc::new(values) }, Vec::new(), &image);
         (draft.is_whole, draft.groups) = (true, 1);
@@ -182,20 +183,20 @@ impl<'g> Lowering<'g> {
 
     /// Converts one number for each lane of an image to the network's format. Missing numbers are
     /// zeros.
-    fn pack_lanes(&self, numbers: &[f32], image: &ImageRef) -> Buffer {
+    fn pack_lanes(&self, numbers: &[f32], image: &ImageRef) -> MappedMemory {
         let mut lanes = numbers.to_vec();
         lanes.resize(image.layout.blocks() * LANES, 0.0);
         pack::in_format(self.plan.kernels, &lanes)
     }
 
-    /// Returns the block with lanes beyond the last channel, or an empty range if there is none. A
-    /// step that copies channels must fill these lanes itself. Images stored as `f32` in a network
-    /// of another format need no fill, because no kernel computes with them.
+    /// Returns the block with lanes beyond the last channel as a range of blocks, empty if there is
+    /// none. A step that copies channels must fill these lanes itself. Images stored as `f32` in a
+    /// network of another format need no fill, because no kernel computes with them.
     fn partial_block(&self, image: &ImageRef) -> Range<usize> {
         let blocks = image.layout.blocks();
         let is_full = image.layout.channels.is_multiple_of(LANES);
-        let is_f32 = image.element_bytes != self.plan.kernels.element_bytes;
-        if is_full || is_f32 { blocks..blocks } else { blocks - 1..blocks }
+        let is_widened = image.element_bytes != self.plan.kernels.element_bytes;
+        if is_full || is_widened { blocks..blocks } else { blocks - 1..blocks }
     }
 
     /// Returns the value as a blocked image, and packs it first if it is flat.
@@ -203,32 +204,38 @@ impl<'g> Lowering<'g> {
         if let Some(&packed) = self.images.get(&image.id) {
             return packed;
         }
-        let input = self.flat_values[&image.id];
+        let input = self.flat_buffers[&image.id];
         self.lower_pack(input, false, image)
     }
 
-    /// Packs a flat value into the image of `output`.
+    /// Packs a flat buffer into the image of `output`.
     fn lower_pack(&mut self, input: usize, channels_last: bool, output: ImageValue) -> ImageRef {
-        let packed = self.new_output_image(output);
+        let packed = self.add_output_image(output);
         let work = Pack { input, channels_last, output: packed };
-        let mut draft = StepDraft::whole(work, vec![input], packed.value);
+        let mut draft = StepDraft::whole(work, vec![input], packed.buffer);
         draft.is_whole = false;
         self.push_step("pack".to_owned(), draft);
-        self.push_border(packed, self.analysis.border_fill(output.id));
+        self.push_border(packed, self.analysis.border_values(output.id));
         packed
     }
 
-    /// Returns the value as an image whose border holds `fill`.
-    fn image_with_border(&mut self, value: ImageValue, fill: Option<&'g Constant>) -> ImageRef {
+    /// Returns the value as an image whose border holds `border_values`.
+    fn image_with_border(
+        &mut self,
+        value: ImageValue,
+        border_values: Option<&'g Constant>,
+    ) -> ImageRef {
         let image = self.blocked_image(value);
-        if self.analysis.border_fill(value.id) == fill {
+        if self.analysis.border_values(value.id) == border_values {
             return image;
         }
         let copies = self.bordered_copies.get(&value.id).into_iter().flatten();
-        if let Some((_, copy)) = copies.clone().find(|(copy_fill, _)| *copy_fill == fill) {
+        if let Some((_, copy)) =
+            copies.clone().find(|(copied_with, _)| *copied_with == border_values)
+        {
             return *copy;
         }
-        let copy = self.new_image(value, fill);
+        let copy = self.add_image(value, border_values);
         let source = PlacedImage { image, channel: 0, top: 0, left: 0 };
         let work = Assemble {
             fill: self.pack_lanes(&[], &copy),
@@ -236,11 +243,11 @@ impl<'g> Lowering<'g> {
             sources: vec![source],
             output: copy,
         };
-        let mut draft = StepDraft::by_block(work, vec![image.value], &copy);
+        let mut draft = StepDraft::by_block(work, vec![image.buffer], &copy);
         draft.groups = 1;
         self.push_step("copy for another border".to_owned(), draft);
-        self.push_border(copy, fill);
-        self.bordered_copies.entry(value.id).or_default().push((fill, copy));
+        self.push_border(copy, border_values);
+        self.bordered_copies.entry(value.id).or_default().push((border_values, copy));
         copy
     }
 
@@ -288,7 +295,7 @@ impl<'g> Lowering<'g> {
                 self.lower_to_channels_last(*input, *output);
             }
             KernelKind::FromChannelsLast { input, output } => {
-                let flat = self.flat_value(*input);
+                let flat = self.flat_buffer(*input);
                 self.lower_pack(flat, true, *output);
             }
             KernelKind::Reshape { input, output } => self.lower_reshape(*input, *output),
@@ -307,7 +314,7 @@ impl<'g> Lowering<'g> {
     fn push_activation(&mut self, image: ImageRef, activation_step: Option<ActivationKind>) {
         let Some(kind) = activation_step else { return };
         let draft =
-            StepDraft::by_block(InPlaceActivation { kind, image }, vec![image.value], &image);
+            StepDraft::by_block(InPlaceActivation { kind, image }, vec![image.buffer], &image);
         self.push_step("activation".to_owned(), draft);
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{ImageRef, OutputRegion, RunContext, Work};
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 
 /// Builds an image from other images: padding and concatenation.
 pub(in crate::cpu) struct Assemble {
     /// The numbers for the places that no source covers, per channel in the network's format.
-    pub(in crate::cpu) fill: Buffer,
+    pub(in crate::cpu) fill: MappedMemory,
     /// Blocks that the sources do not cover completely: all blocks, or a last one with lanes beyond
     /// the last channel.
     pub(in crate::cpu) filled_blocks: Range<usize>,
@@ -132,14 +132,14 @@ impl Work for Upsample {
 pub(in crate::cpu) struct FillBorder {
     pub(in crate::cpu) image: ImageRef,
     /// One number per channel, in the network's format.
-    pub(in crate::cpu) values: Arc<Buffer>,
+    pub(in crate::cpu) values: Arc<MappedMemory>,
 }
 
 impl FillBorder {
     /// Fills the border of some rows, counted from the border's corner.
     ///
     /// # Safety
-    /// The value has the item, and the rows are in memory.
+    /// The buffer has the item, and the rows are in memory.
     pub(super) unsafe fn fill_rows(&self, run: &RunContext<'_>, item: usize, rows: Range<usize>) {
         let layout = self.image.layout;
         let [top, left, _, right] = layout.border;

@@ -39,8 +39,8 @@ pub(in crate::cpu) struct BandChain {
     pub(in crate::cpu) stages: Vec<Stage>,
     /// Rows of the last output in a band.
     pub(in crate::cpu) band_rows: usize,
-    /// Number of values in the plan.
-    pub(in crate::cpu) value_count: usize,
+    /// Number of buffers in the plan.
+    pub(in crate::cpu) buffer_count: usize,
 }
 
 /// One step of a chain.
@@ -112,14 +112,14 @@ impl RollingImage {
 type StageRows = [Range<usize>; STAGES_MAX];
 
 impl BandChain {
-    fn buffers_bytes(&self) -> usize {
-        (self.value_count * size_of::<BufferPtr>()).next_multiple_of(ALIGNMENT)
+    fn buffer_ptrs_bytes(&self) -> usize {
+        (self.buffer_count * size_of::<BufferPtr>()).next_multiple_of(ALIGNMENT)
     }
 
     /// Offset of a stage's rolling image in the scratch.
     fn image_offset(&self, stage: usize) -> usize {
         let before = self.stages[..stage].iter().filter_map(|stage| stage.output.as_ref());
-        self.buffers_bytes() + before.map(RollingImage::bytes).sum::<usize>()
+        self.buffer_ptrs_bytes() + before.map(RollingImage::bytes).sum::<usize>()
     }
 
     /// Makes room in the rolling images for `rows` of the last output, and returns the rows that
@@ -171,12 +171,13 @@ impl BandChain {
         rows: Range<usize>,
         kept: &mut StageRows,
     ) {
-        // SAFETY: the scratch has room for the buffers, the rolling images and the stages' own
+        // SAFETY: the scratch has room for the pointers, the rolling images and the stages' own
         // scratch. The stage before has computed the rows that a stage reads.
         unsafe {
             let wanted = self.plan_rows(run, rows, kept);
             let scratch = run.scratch.add(self.image_offset(self.stages.len()));
-            let run = RunContext { buffers: self.stage_buffers(run, kept), scratch, ..*run };
+            let run =
+                RunContext { buffer_ptrs: self.stage_buffer_ptrs(run, kept), scratch, ..*run };
             for (index, (stage, wanted)) in self.stages.iter().zip(wanted).enumerate() {
                 let rows = match &stage.output {
                     Some(rolling) => rolling.image_rows(&wanted),
@@ -194,26 +195,30 @@ impl BandChain {
         }
     }
 
-    /// Returns the plan's buffers, with those of the rolling images replaced. A rolling image
-    /// starts at the address where its first row would lie.
+    /// Returns the pointers to the plan's buffers, with those of the rolling images replaced. A
+    /// rolling image starts at the address where its first row would lie.
     ///
     /// # Safety
-    /// The scratch has room for the buffers, and no other code uses buffers in this scratch.
-    unsafe fn stage_buffers<'a>(&self, run: &RunContext<'a>, kept: &StageRows) -> &'a [BufferPtr] {
+    /// The scratch has room for the pointers, and no other code uses pointers in this scratch.
+    unsafe fn stage_buffer_ptrs<'a>(
+        &self,
+        run: &RunContext<'a>,
+        kept: &StageRows,
+    ) -> &'a [BufferPtr] {
         // SAFETY: guaranteed by the caller.
-        let buffers = unsafe {
+        let buffer_ptrs = unsafe {
             let own = run.scratch.cast::<BufferPtr>();
-            std::ptr::copy_nonoverlapping(run.buffers.as_ptr(), own, self.value_count);
-            std::slice::from_raw_parts_mut(own, self.value_count)
+            std::ptr::copy_nonoverlapping(run.buffer_ptrs.as_ptr(), own, self.buffer_count);
+            std::slice::from_raw_parts_mut(own, self.buffer_count)
         };
         for (index, stage) in self.stages.iter().enumerate() {
             let Some(rolling) = &stage.output else { continue };
             let start = run.scratch.wrapping_add(self.image_offset(index));
             let start = start.wrapping_sub(kept[index].start * rolling.row_bytes());
             // A rolling image has memory for one item, whichever item of the batch it is.
-            buffers[rolling.image.value] = BufferPtr { start, item_stride: 0 };
+            buffer_ptrs[rolling.image.buffer] = BufferPtr { start, item_stride: 0 };
         }
-        buffers
+        buffer_ptrs
     }
 }
 

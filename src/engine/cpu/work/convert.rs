@@ -1,5 +1,5 @@
-//! Steps that convert between blocked images and flat values. A flat value holds `f32` in the order
-//! of its shape.
+//! Steps that convert between blocked images and flat buffers. A flat buffer holds `f32` in the
+//! order of its value's shape.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::cpu::lanes::LANES;
 use crate::cpu::lanes::bf16::{from_bf16, to_bf16};
 use crate::cpu::layout::ImageLayout;
 
-/// Converts a flat value to a blocked image.
+/// Converts a flat buffer to a blocked image.
 pub(in crate::cpu) struct Pack {
     pub(in crate::cpu) input: usize,
     /// Whether the input is `[height, width, channels]` instead of `[channels, height, width]`.
@@ -17,7 +17,7 @@ pub(in crate::cpu) struct Pack {
     pub(in crate::cpu) output: ImageRef,
 }
 
-/// Converts channels of a blocked image to a flat value.
+/// Converts channels of a blocked image to a flat buffer.
 pub(in crate::cpu) struct Unpack {
     pub(in crate::cpu) input: ImageRef,
     pub(in crate::cpu) channels: Range<usize>,
@@ -25,7 +25,7 @@ pub(in crate::cpu) struct Unpack {
     pub(in crate::cpu) output: usize,
 }
 
-/// Returns the index of a channel and pixel in a flat value.
+/// Returns the index of a channel and pixel in a flat buffer.
 fn flat_index(image: &ImageRef, channels_last: bool, channel: usize, [y, x]: [usize; 2]) -> usize {
     let layout = &image.layout;
     if channels_last {
@@ -109,7 +109,7 @@ impl Work for Unpack {
     }
 }
 
-/// Copies a flat value.
+/// Copies a flat buffer.
 pub(in crate::cpu) struct FlatCopy {
     pub(in crate::cpu) input: usize,
     pub(in crate::cpu) output: usize,
@@ -123,7 +123,7 @@ impl Work for FlatCopy {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            // SAFETY: both flat values have this length.
+            // SAFETY: both flat buffers have this length.
             unsafe {
                 let from = run.item_ptr(self.input, item).cast_const().cast::<f32>();
                 std::ptr::copy_nonoverlapping(
@@ -136,7 +136,7 @@ impl Work for FlatCopy {
     }
 }
 
-/// Applies an activation to every element of a flat value.
+/// Applies an activation to every element of a flat buffer.
 pub(in crate::cpu) struct FlatActivation {
     pub(in crate::cpu) input: usize,
     pub(in crate::cpu) output: usize,
@@ -151,7 +151,7 @@ impl Work for FlatActivation {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            // SAFETY: both flat values have this length and do not overlap.
+            // SAFETY: both flat buffers have this length and do not overlap.
             unsafe {
                 let from = run.item_ptr(self.input, item).cast_const().cast::<f32>();
                 let to = run.item_ptr(self.output, item).cast::<f32>();

@@ -2,7 +2,7 @@
 
 use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
 use crate::cpu::kernels::depthwise::DepthwiseArgs;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 
 /// A convolution of each channel with a kernel of its own.
 pub(in crate::cpu) struct Depthwise {
@@ -12,8 +12,8 @@ pub(in crate::cpu) struct Depthwise {
     pub(in crate::cpu) strides: [usize; 2],
     /// Border before the image: top, left.
     pub(in crate::cpu) pads: [usize; 2],
-    pub(in crate::cpu) weights: Buffer,
-    pub(in crate::cpu) bias: Buffer,
+    pub(in crate::cpu) weights: MappedMemory,
+    pub(in crate::cpu) bias: MappedMemory,
     pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 

@@ -3,14 +3,14 @@
 use super::{ImageRef, OutputRegion, PackedEpilogue, RunContext, Work, block_ptr};
 use crate::cpu::kernels::elementwise::{ActivationArgs, ActivationKind, ElementwiseArgs};
 use crate::cpu::lanes::LANES;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::op::BinaryOp;
 
 /// Computes `epilogue((a × scale + shift) × channel_scale ∘ b)`, without the parts that are `None`.
 pub(in crate::cpu) struct Elementwise {
     pub(in crate::cpu) a: ImageRef,
     /// Scale and shift per channel.
-    pub(in crate::cpu) affine: Option<[Buffer; 2]>,
+    pub(in crate::cpu) affine: Option<[MappedMemory; 2]>,
     /// An image of one pixel: the factors of squeeze-and-excite.
     pub(in crate::cpu) channel_scale: Option<ImageRef>,
     pub(in crate::cpu) b: Option<(BinaryOp, ImageRef)>,
@@ -69,9 +69,9 @@ impl Work for InPlaceActivation {
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
-        let widens_to_f32 = self.image.element_bytes != run.kernels.element_bytes;
+        let is_widened = self.image.element_bytes != run.kernels.element_bytes;
         let activation =
-            if widens_to_f32 { run.kernels.activation_f32 } else { run.kernels.activation };
+            if is_widened { run.kernels.activation_f32 } else { run.kernels.activation };
         debug_assert!(self.image.layout.row_stride() >= self.image.layout.width * LANES);
         for item in region.items.clone() {
             for block in region.groups.clone() {

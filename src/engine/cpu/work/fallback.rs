@@ -6,12 +6,12 @@ use super::{OutputRegion, RunContext, Work};
 use crate::error::EngineError;
 use crate::reference::ReferenceOp;
 
-/// A step of the reference executor on flat values.
+/// A step of the reference executor on flat buffers.
 pub(in crate::cpu) struct Fallback {
     /// Name of the operation, for errors.
     pub(in crate::cpu) op: &'static str,
     pub(in crate::cpu) kernel: ReferenceOp,
-    /// Values, with their shapes per item.
+    /// Flat buffers, with the shapes of their items.
     pub(in crate::cpu) inputs: Vec<(usize, Vec<usize>)>,
     pub(in crate::cpu) output: usize,
     pub(in crate::cpu) len: usize,
@@ -24,10 +24,10 @@ impl Work for Fallback {
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
         for item in region.items.clone() {
-            // SAFETY: the flat values have these lengths.
+            // SAFETY: the flat buffers have these lengths.
             unsafe {
-                let inputs = self.inputs.iter().map(|(value, shape)| {
-                    let from = run.item_ptr(*value, item).cast_const().cast::<f32>();
+                let inputs = self.inputs.iter().map(|(buffer, shape)| {
+                    let from = run.item_ptr(*buffer, item).cast_const().cast::<f32>();
                     let numbers = std::slice::from_raw_parts(from, shape.iter().product());
                     Tensor::from_slice(numbers, [&[1], shape.as_slice()].concat(), &Device::Cpu)
                 });

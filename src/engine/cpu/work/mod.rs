@@ -35,12 +35,12 @@ pub(super) use self::winograd::{ROW_UNIT as WINOGRAD_ROW_UNIT, Winograd};
 use super::kernels::{Epilogue, KernelSet};
 use super::lanes::LANES;
 use super::layout::ImageLayout;
-use super::memory::Buffer;
+use super::memory::MappedMemory;
 use crate::error::EngineError;
 
 /// The code of one step, with its constants.
 ///
-/// Callers pass regions inside the output, and values of the planned size. Every `unsafe` block of
+/// Callers pass regions inside the output, and buffers of the planned size. Every `unsafe` block of
 /// the implementations relies on that.
 pub(super) trait Work: Send + Sync {
     /// Returns the algorithm, for listings.
@@ -100,7 +100,7 @@ pub(super) struct OutputRegion {
     pub(super) groups: Range<usize>,
 }
 
-/// The memory of a value: its first item, and the bytes from one item to the next.
+/// The address of a buffer: its first item, and the bytes from one item to the next.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BufferPtr {
     pub(super) start: *mut u8,
@@ -126,7 +126,8 @@ impl Failure {
 /// The memory and kernels that a step runs with.
 pub(super) struct RunContext<'a> {
     pub(super) kernels: &'static KernelSet,
-    pub(super) buffers: &'a [BufferPtr],
+    /// The address of each buffer of the plan.
+    pub(super) buffer_ptrs: &'a [BufferPtr],
     pub(super) scratch: *mut u8,
     pub(super) failure: &'a Failure,
     /// Called after each stage of a chain, with the index of the stage.
@@ -134,21 +135,21 @@ pub(super) struct RunContext<'a> {
 }
 
 impl RunContext<'_> {
-    /// Returns the address of an item of a value.
+    /// Returns the address of an item of a buffer.
     ///
     /// # Safety
-    /// The value has the item.
-    unsafe fn item_ptr(&self, value: usize, item: usize) -> *mut u8 {
-        let buffer = self.buffers[value];
+    /// The buffer has the item.
+    unsafe fn item_ptr(&self, buffer: usize, item: usize) -> *mut u8 {
+        let ptr = self.buffer_ptrs[buffer];
         // SAFETY: guaranteed by the caller.
-        unsafe { buffer.start.add(item * buffer.item_stride) }
+        unsafe { ptr.start.add(item * ptr.item_stride) }
     }
 }
 
-/// A blocked image that a step reads or writes: its value, layout, and bytes per element.
+/// A blocked image that a step reads or writes: its buffer, layout, and bytes per element.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ImageRef {
-    pub(super) value: usize,
+    pub(super) buffer: usize,
     pub(super) layout: ImageLayout,
     pub(super) element_bytes: usize,
 }
@@ -157,7 +158,7 @@ impl ImageRef {
     /// Returns the address of pixel `[y - pads[0], x - pads[1]]` of a block.
     ///
     /// # Safety
-    /// The value has the item, and the bordered image has the pixel.
+    /// The buffer has the item, and the bordered image has the pixel.
     unsafe fn pixel_ptr(
         &self,
         run: &RunContext<'_>,
@@ -174,12 +175,12 @@ impl ImageRef {
         let offset = block * self.layout.block_stride() + self.layout.pixel_offset(y, x, pads);
         // SAFETY: guaranteed by the caller. The first rows of a rolling image may have been
         // dropped; their addresses then lie outside of the memory.
-        unsafe { run.item_ptr(self.value, item).wrapping_add(offset * self.element_bytes) }
+        unsafe { run.item_ptr(self.buffer, item).wrapping_add(offset * self.element_bytes) }
     }
 
-    /// Takes the layout of `image` if both refer to the same value.
+    /// Takes the layout of `image` if both refer to the same buffer.
     fn update_layout(&mut self, image: &Self) {
-        if self.value == image.value {
+        if self.buffer == image.buffer {
             self.layout = image.layout;
         }
     }
@@ -189,7 +190,7 @@ impl ImageRef {
 #[derive(Debug)]
 pub(super) enum PackedEpilogue {
     Identity,
-    PRelu(Buffer),
+    PRelu(MappedMemory),
     Clip { min: f32, max: f32 },
 }
 
@@ -204,8 +205,8 @@ impl PackedEpilogue {
     }
 }
 
-/// Returns the sixteen numbers of a block in a buffer of numbers per channel.
-fn block_ptr(buffer: &Buffer, block: usize) -> *const f32 {
-    debug_assert!((block + 1) * LANES * size_of::<f32>() <= buffer.bytes());
-    buffer.start().cast_const().cast::<f32>().wrapping_add(block * LANES)
+/// Returns the sixteen numbers of a block in memory that holds numbers per channel.
+fn block_ptr(memory: &MappedMemory, block: usize) -> *const f32 {
+    debug_assert!((block + 1) * LANES * size_of::<f32>() <= memory.bytes());
+    memory.start().cast_const().cast::<f32>().wrapping_add(block * LANES)
 }

@@ -7,7 +7,7 @@
 use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work, block_ptr};
 use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
 use crate::cpu::kernels::tiling::Tiling;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::cpu::pack::DenseShape;
 
 /// A convolution of a flat `[channels, height, width]` or `[height, width, channels]`.
@@ -22,10 +22,10 @@ pub(in crate::cpu) struct Planar {
     pub(in crate::cpu) stride: usize,
     /// Border: top, left, bottom, right.
     pub(in crate::cpu) pads: [usize; 4],
-    /// The number in the border, per channel.
-    pub(in crate::cpu) border: Vec<f32>,
-    pub(in crate::cpu) weights: Buffer,
-    pub(in crate::cpu) bias: Buffer,
+    /// Value of the border elements, per channel.
+    pub(in crate::cpu) border_values: Vec<f32>,
+    pub(in crate::cpu) weights: MappedMemory,
+    pub(in crate::cpu) bias: MappedMemory,
     pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 
@@ -61,7 +61,7 @@ impl Planar {
     unsafe fn copy_padded(&self, input: *const f32, padded: *mut f32, y: usize, rows: usize) {
         let ([height, width], [top, left, ..]) = (self.size, self.pads);
         let high = self.padded_height(rows);
-        for (channel, &border) in self.border.iter().enumerate() {
+        for (channel, &border_value) in self.border_values.iter().enumerate() {
             for row in 0..high {
                 let at = (channel * high + row) * self.padded_width();
                 // SAFETY: `padded` has room for these rows, and rows inside the image are rows of
@@ -70,11 +70,11 @@ impl Planar {
                     let to = std::slice::from_raw_parts_mut(padded.add(at), self.padded_width());
                     let from = (y * self.stride + row).checked_sub(top).filter(|&y| y < height);
                     let Some(from) = from else {
-                        to.fill(border);
+                        to.fill(border_value);
                         continue;
                     };
-                    to[..left].fill(border);
-                    to[left + width..].fill(border);
+                    to[..left].fill(border_value);
+                    to[left + width..].fill(border_value);
                     let to = &mut to[left..left + width];
                     if self.channels_last {
                         let pixels = input.add(from * width * self.channels() + channel);

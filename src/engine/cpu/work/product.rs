@@ -2,7 +2,7 @@
 
 use super::{ImageRef, PackedEpilogue, RunContext};
 use crate::cpu::kernels::tile::TileTable;
-use crate::cpu::memory::Buffer;
+use crate::cpu::memory::MappedMemory;
 use crate::cpu::pack::DenseShape;
 
 /// Packed weights with their input, residual, bias, epilogue and output.
@@ -11,8 +11,8 @@ pub(in crate::cpu) struct Product {
     pub(in crate::cpu) residual: Option<ImageRef>,
     pub(in crate::cpu) output: ImageRef,
     pub(in crate::cpu) shape: DenseShape,
-    pub(in crate::cpu) weights: Buffer,
-    pub(in crate::cpu) bias: Buffer,
+    pub(in crate::cpu) weights: MappedMemory,
+    pub(in crate::cpu) bias: MappedMemory,
     pub(in crate::cpu) epilogue: PackedEpilogue,
 }
 

@@ -14,9 +14,9 @@ pub(in crate::cpu) struct Strips {
     pub(in crate::cpu) kernels: &'static StripTable,
 }
 
-/// About as many pixels are computed for all groups of channels before the next pixels. They are
-/// enough that configuring the tiles, some hundred cycles each time, takes 1 % of the time. They
-/// are few enough that 64 channels of them stay in the first-level cache.
+/// About this many pixels are computed for all groups of channels before the next pixels. That is
+/// enough for configuring the tiles of AMX, some hundred cycles each time, to take 1 % of the time.
+/// It is few enough for 64 channels of them to stay in the first-level cache.
 const PIXELS_AT_ONCE: usize = 256;
 
 impl Strips {

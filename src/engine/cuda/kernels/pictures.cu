@@ -3,14 +3,14 @@
 
 // Offset and size of an item's pixels, whose layout is [height, width, 3], red first. A picture
 // smaller than the network's input lies in the upper left corner of the input; the rest is black.
-struct Picture {
-    unsigned start;          // bytes from the first Picture
+struct PictureHeader {
+    unsigned start;          // bytes from the first PictureHeader
     unsigned width, height;
 };
 
 struct PicturesArguments {
     void* y;
-    const unsigned char* x;  // a Picture for each item, then the pixels of all items
+    const unsigned char* x;  // a PictureHeader for each item, then the pixels of all items
     unsigned width, height;  // of the network's input
     unsigned pixel_stride, channel_stride;
     unsigned source[3];      // for each channel of the network, the channel of the pixel it reads
@@ -25,12 +25,12 @@ __device__ void pictures(const PicturesArguments& a) {
     const unsigned index = thread_number();
     if (index >= a.count) return;
     const Position position = find_position(index, 3, a.height, a.width);
-    const Picture picture = reinterpret_cast<const Picture*>(a.x)[position.item];
+    const PictureHeader header = reinterpret_cast<const PictureHeader*>(a.x)[position.item];
     const unsigned row = position.row, column = position.column;
     float value = 0.0f;
-    if (row < picture.height && column < picture.width) {
+    if (row < header.height && column < header.width) {
         value =
-            a.x[picture.start + (row * picture.width + column) * 3 + a.source[position.channel]];
+            a.x[header.start + (row * header.width + column) * 3 + a.source[position.channel]];
     }
     const unsigned pixel = row * a.width + column;
     const unsigned to = position.item * a.width * a.height * 3 + pixel * a.pixel_stride +

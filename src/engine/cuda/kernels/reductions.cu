@@ -12,7 +12,7 @@ __device__ inline float combine(int kind, float x, float y) {
     return kind == REDUCE_MAX ? larger(x, y) : x + y;
 }
 
-// Returns the number that `combine` leaves any other number unchanged with.
+// Returns the number that leaves any other number unchanged in `combine`.
 __device__ inline float identity_element(int kind) { return kind == REDUCE_MAX ? -INFINITY : 0.0f; }
 
 // One thread computes a result.

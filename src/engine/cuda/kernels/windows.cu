@@ -1,5 +1,5 @@
-// Kernels that slide a window over an image. Dense convolutions are missing here: they are matrix
-// products.
+// Kernels that slide a window over an image. Dense convolutions are missing here: they run in
+// cuDNN, or in cuBLAS as products of patches.
 #include "common.cuh"
 
 // Depthwise convolution: each output channel reads one input channel, and `multiplier` neighbouring
@@ -116,7 +116,7 @@ __device__ void border(const BorderArguments& a) {
 }
 PACKED_KERNEL(border, BorderArguments)
 
-enum PoolKind { MAX_POOL, AVERAGE_POOL, AVERAGE_POOL_INSIDE };
+enum PoolKind { MAX_POOL, AVERAGE_POOL_WITH_BORDER, AVERAGE_POOL_INSIDE };
 
 struct PoolArguments {
     void* y;
@@ -149,7 +149,8 @@ __device__ void pool(const PoolArguments& a) {
             ++inside;
         }
     }
-    const int elements = a.kind == AVERAGE_POOL ? w.kernel_height * w.kernel_width : inside;
+    const int elements =
+        a.kind == AVERAGE_POOL_WITH_BORDER ? w.kernel_height * w.kernel_width : inside;
     for (int k = 0; k < N; ++k) result[k] = is_average ? result[k] / elements : result[k];
     write(static_cast<T*>(a.y), index, result);
 }

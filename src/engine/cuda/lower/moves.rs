@@ -17,17 +17,17 @@ impl Lowering<'_> {
             (layout, before, after)
         {
             let window = Window { pads: [*top, *left, *bottom, *right], ..NO_WINDOW };
-            let window = WindowPlan::new(inner, outer, window, [1, 1]);
-            let work = Border::new(window, None, value, self.element_type);
-            return self.add_step(work, vec![from], to);
+            let window_plan = WindowPlan::new(inner, outer, window, [1, 1]);
+            let work = Border::new(window_plan, None, value, self.element_type);
+            return self.push_step(work, vec![from], to);
         }
         let fill = Fill::new(value, known_elements(outer), self.element_type);
-        self.add_step(fill, Vec::new(), to);
+        self.push_step(fill, Vec::new(), to);
         let (read, written) = (layout.strides(inner), layout.strides(outer));
         let start = before.iter().zip(&written).map(|(before, stride)| before * stride).sum();
         let item_strides = [known_elements(inner), known_elements(outer)];
         let pair = StridedPair::new(inner, [&read, &written], item_strides, &written);
-        self.add_step(Copy::new(pair, [0, start], self.element_type), vec![from], to);
+        self.push_step(Copy::new(pair, [0, start], self.element_type), vec![from], to);
     }
 
     pub(super) fn lower_concat(&mut self, node: &Node, axis: usize) {
@@ -43,7 +43,7 @@ impl Lowering<'_> {
             let read = layout.strides(part);
             let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
             let work = Copy::new(pair, [0, start * written[axis]], self.element_type);
-            self.add_step(work, vec![from], to);
+            self.push_step(work, vec![from], to);
             start += part[axis];
         }
     }
@@ -58,7 +58,7 @@ impl Lowering<'_> {
         let item_strides = [known_elements(outer), known_elements(part)];
         let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
         let to = self.add_buffer(node.output, layout);
-        self.add_step(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
+        self.push_step(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
     }
 
     /// Lowers a transpose, into the layout in which no element moves if there is one.
@@ -71,23 +71,23 @@ impl Lowering<'_> {
         let channels_last = pair_to(ValueLayout::ChannelsLast);
         let (pair, layout) = match channels_last.is_identity() && shape.len() == 3 {
             true => (channels_last, ValueLayout::ChannelsLast),
-            false => (pair_to(ValueLayout::Plain), ValueLayout::Plain),
+            false => (pair_to(ValueLayout::Flat), ValueLayout::Flat),
         };
         self.copy_or_reuse(pair, from, (y, layout));
     }
 
     pub(super) fn lower_reshape(&mut self, node: &Node) {
-        let buffer = self.buffer_in(node.inputs[0], ValueLayout::Plain);
-        self.buffer_of.insert((node.output, ValueLayout::Plain), buffer);
+        let buffer = self.buffer_in(node.inputs[0], ValueLayout::Flat);
+        self.buffer_of.insert((node.output, ValueLayout::Flat), buffer);
     }
 
     pub(super) fn lower_expand(&mut self, node: &Node) {
         let (x, y) = (node.inputs[0], node.output);
-        let from = self.buffer_in(x, ValueLayout::Plain);
+        let from = self.buffer_in(x, ValueLayout::Flat);
         let (inner, outer) = (self.shape(x), self.shape(y));
         let (read, written) = (broadcast_strides(inner, outer), strides(outer));
         let item_strides = [known_elements(inner), known_elements(outer)];
         let pair = StridedPair::new(outer, [&read, &written], item_strides, &written);
-        self.copy_or_reuse(pair, from, (y, ValueLayout::Plain));
+        self.copy_or_reuse(pair, from, (y, ValueLayout::Flat));
     }
 }

@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::sys;
 
 use super::gpu;
 use crate::Precision;
-use crate::cuda::{Picture, PixelFormat, free_bytes};
+use crate::cuda::{PictureHeader, PixelFormat, free_bytes};
 use crate::fixtures::{self, float, graph_of, model, node};
 use crate::fixtures::{inputs, relative_difference};
 
@@ -29,12 +29,12 @@ const PICTURES: [(u32, u32); 2] = [(3, 2), (2, 1)];
 
 /// Returns the upload of the pictures, and the values of the network's input.
 fn pictures() -> (Vec<u8>, Vec<f32>) {
-    let mut start = (PICTURES.len() * Picture::BYTES) as u32;
+    let mut start = (PICTURES.len() * PictureHeader::BYTES) as u32;
     let mut table = Vec::new();
     let mut pixels = Vec::new();
     let mut input = Vec::new();
     for (width, height) in PICTURES {
-        table.extend(Picture { start, width, height }.bytes());
+        table.extend(PictureHeader { start, width, height }.bytes());
         let bytes = width * height * 3;
         let byte = |offset: u32| (start + offset) as u8;
         pixels.extend((0..bytes).map(byte));
@@ -65,7 +65,7 @@ fn gpu_pixels_become_the_input_and_a_replayed_graph_computes_what_steps_do() {
         network.enqueue_steps(2).unwrap();
         let captured = stream.end_capture(sys::CUgraphInstantiate_flags(0)).unwrap().unwrap();
         for _ in 0..2 {
-            network.enqueue_pixels(2, address, 2, &FORMAT).unwrap();
+            network.enqueue_pictures(2, address, 2, &FORMAT).unwrap();
             captured.launch().unwrap();
             let found = stream.clone_dtoh(network.results()).unwrap();
             stream.synchronize().unwrap();

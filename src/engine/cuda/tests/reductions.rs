@@ -129,9 +129,9 @@ impl Case {
 
     /// Returns the results of the GPU.
     fn run(&self, gpu: &ExclusiveGpu, input: &[f32]) -> Vec<f32> {
-        let batch = input.len() / self.item_len();
+        let items = input.len() / self.item_len();
         let len = match self.kind {
-            Kind::Reduce(_) => batch * RESULTS,
+            Kind::Reduce(_) => items * RESULTS,
             Kind::Softmax => input.len(),
         };
         let stream = gpu.gpu.stream();
@@ -141,7 +141,7 @@ impl Case {
         let [from, to] = [&x, &y].map(|memory| memory.device_ptr(stream).0);
         let gpu = &gpu.gpu;
         let context =
-            LaunchContext { gpu, batch, constants: 0, x: vec![from], y: to, workspace: 0 };
+            LaunchContext { gpu, items, constants: 0, x: vec![from], y: to, workspace: 0 };
         self.work().enqueue(&context).unwrap();
         let found = stream.clone_dtoh(&y).unwrap();
         stream.synchronize().unwrap();

@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use super::elements::Elementwise;
 use super::{Border, EpiloguePlan, Kernel, WindowPlan};
 use crate::Precision;
-use crate::cuda::arguments::{self, Address};
+use crate::cuda::arguments::{Address, DepthwiseArguments, PatchesArguments};
 use crate::cuda::cudnn::{
     ConvolutionAddresses, ConvolutionShape, Cudnn, FusedEpilogue, PreparedConvolution, is_refusal,
 };
 use crate::cuda::element_type::ElementType;
-use crate::cuda::gpu::{Gpu, GpuError, MatrixProduct};
+use crate::cuda::gpu::{GemmCall, Gpu, GpuError};
 use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 
 /// Most bytes of patches in memory at a time, without cuDNN or where it refuses: more patches would
@@ -27,15 +27,15 @@ pub(in crate::cuda) struct Depthwise {
     border_values: Option<ConstantOffset>,
     epilogue: EpiloguePlan,
     /// Its channels are the output channels.
-    window: WindowPlan,
+    window_plan: WindowPlan,
     multiplier: usize,
 }
 
 impl Depthwise {
-    /// The channels of `window` are the output channels. `multiplier` output channels read the same
-    /// input channel.
+    /// The channels of `window_plan` are the output channels. `multiplier` output channels read the
+    /// same input channel.
     pub(in crate::cuda) fn new(
-        window: WindowPlan,
+        window_plan: WindowPlan,
         multiplier: usize,
         weight: ConstantOffset,
         border_values: Option<ConstantOffset>,
@@ -43,23 +43,23 @@ impl Depthwise {
         element_type: ElementType,
     ) -> Self {
         let kernel = match multiplier {
-            1 => Kernel::packed("depthwise", element_type, window.channels),
+            1 => Kernel::packed("depthwise", element_type, window_plan.channels),
             _ => Kernel::single("depthwise", element_type),
         };
-        Self { kernel, weight, border_values, epilogue, window, multiplier }
+        Self { kernel, weight, border_values, epilogue, window_plan, multiplier }
     }
 }
 
 impl Work for Depthwise {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let count = context.count(self.window.output_len());
-        let arguments = arguments::Depthwise {
+        let count = context.count(self.window_plan.output_len());
+        let arguments = DepthwiseArguments {
             y: context.y,
             x: context.x[0],
             weight: context.constant(self.weight),
             border_values: context.optional_constant(self.border_values),
             epilogue: self.epilogue.argument(context, context.residual()),
-            window: self.window.argument(),
+            window: self.window_plan.argument(),
             multiplier: self.multiplier as u32,
             count,
         };
@@ -68,7 +68,7 @@ impl Work for Depthwise {
 }
 
 /// A product `x × weightᵀ` of vectors, or of the pixels of an image.
-pub(in crate::cuda) struct Linear {
+pub(in crate::cuda) struct MatrixProduct {
     weight: ConstantOffset,
     /// `None` if there is nothing to do after the product.
     epilogue: Option<Elementwise>,
@@ -79,7 +79,7 @@ pub(in crate::cuda) struct Linear {
     sizes: [usize; 2],
 }
 
-impl Linear {
+impl MatrixProduct {
     pub(in crate::cuda) fn new(
         weight: ConstantOffset,
         epilogue: Option<Elementwise>,
@@ -91,11 +91,11 @@ impl Linear {
     }
 }
 
-impl Work for Linear {
+impl Work for MatrixProduct {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let [n, k] = self.sizes;
-        let product = MatrixProduct {
-            m: context.batch * self.vectors,
+        let product = GemmCall {
+            m: context.items * self.vectors,
             n,
             k,
             x: context.x[0],
@@ -130,7 +130,7 @@ pub(in crate::cuda) struct Dense {
     pub(in crate::cuda) fused: FusedEpilogue,
     /// The whole epilogue, for a kernel of its own where cuDNN does not fuse it.
     pub(in crate::cuda) epilogue: Option<Elementwise>,
-    pub(in crate::cuda) window: WindowPlan,
+    pub(in crate::cuda) window_plan: WindowPlan,
     pub(in crate::cuda) out_channels: usize,
     pub(in crate::cuda) groups: usize,
     pub(in crate::cuda) precision: Precision,
@@ -141,26 +141,26 @@ pub(in crate::cuda) struct Dense {
 impl Dense {
     /// Returns the step that adds the border to the image, if cuDNN does not support such a border.
     fn explicit_border(&self) -> Option<Border> {
-        let [top, left, bottom, right] = self.window.window.pads;
+        let [top, left, bottom, right] = self.window_plan.window.pads;
         let is_known_to_cudnn = self.border_values.is_none() && (top, left) == (bottom, right);
-        let [height, width] = self.window.input_size;
+        let [height, width] = self.window_plan.input_size;
         let output_size = [height + top + bottom, width + left + right];
-        let window = WindowPlan { output_size, ..self.window };
+        let window_plan = WindowPlan { output_size, ..self.window_plan };
         (!is_known_to_cudnn)
-            .then(|| Border::new(window, self.border_values, 0.0, self.element_type()))
+            .then(|| Border::new(window_plan, self.border_values, 0.0, self.element_type()))
     }
 
-    fn bordered_input_bytes(&self, batch: usize) -> usize {
+    fn bordered_input_bytes(&self, items: usize) -> usize {
         let len = self.explicit_border().map_or(0, |border| border.len());
-        (len * batch * self.element_type().bytes()).next_multiple_of(256)
+        (len * items * self.element_type().bytes()).next_multiple_of(256)
     }
 
     fn element_type(&self) -> ElementType {
         ElementType::of(self.precision)
     }
 
-    fn shape(&self, batch: usize) -> ConvolutionShape {
-        let WindowPlan { channels, input_size, output_size, window, dilations } = self.window;
+    fn shape(&self, items: usize) -> ConvolutionShape {
+        let WindowPlan { channels, input_size, output_size, window, dilations } = self.window_plan;
         let [top, left, bottom, right] = window.pads;
         let [height, width] = input_size;
         let ([height, width], pads) = match self.explicit_border() {
@@ -170,9 +170,9 @@ impl Dense {
         let [kernel_height, kernel_width] = window.kernel;
         ConvolutionShape {
             precision: self.precision,
-            x: [batch, channels, height, width],
+            x: [items, channels, height, width],
             weight: [self.out_channels, channels / self.groups, kernel_height, kernel_width],
-            y: [batch, self.out_channels, output_size[0], output_size[1]],
+            y: [items, self.out_channels, output_size[0], output_size[1]],
             pads,
             strides: window.strides,
             dilations,
@@ -181,12 +181,12 @@ impl Dense {
     }
 
     /// Lets cuDNN choose an algorithm or refuse, and returns the bytes of scratch memory.
-    fn prepare_in_cudnn(&self, cudnn: &Cudnn, batch: usize) -> Result<usize, GpuError> {
+    fn prepare_in_cudnn(&self, cudnn: &Cudnn, items: usize) -> Result<usize, GpuError> {
         let mut prepared = self.prepared.lock();
         // A refusal is logged once for all batch sizes.
         let was_logged = prepared.values().any(Option::is_none);
-        let shape = self.shape(batch);
-        let convolution = match prepared.entry(batch) {
+        let shape = self.shape(items);
+        let convolution = match prepared.entry(items) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => match cudnn.prepare(&shape, self.fused) {
                 Ok(convolution) => entry.insert(Some(convolution)),
@@ -200,8 +200,8 @@ impl Dense {
             },
         };
         Ok(match convolution {
-            Some(convolution) => self.bordered_input_bytes(batch) + convolution.workspace_bytes(),
-            None => self.patches_bytes(batch),
+            Some(convolution) => self.bordered_input_bytes(items) + convolution.workspace_bytes(),
+            None => self.patches_bytes(items),
         })
     }
 
@@ -222,7 +222,7 @@ impl Dense {
             bias: context.optional_constant(self.bias),
             residual: context.residual(),
             y: context.y,
-            workspace: context.workspace + self.bordered_input_bytes(context.batch) as Address,
+            workspace: context.workspace + self.bordered_input_bytes(context.items) as Address,
         };
         cudnn.enqueue(convolution, addresses)?;
         match self.fused {
@@ -233,39 +233,39 @@ impl Dense {
 
     /// Returns the elements of one patch, of all groups.
     fn patch_len(&self) -> usize {
-        let [height, width] = self.window.window.kernel;
-        height * width * self.window.channels
+        let [height, width] = self.window_plan.window.kernel;
+        height * width * self.window_plan.channels
     }
 
     /// Returns the output pixels whose patches are in memory at a time.
-    fn chunk_pixels(&self, batch: usize) -> usize {
+    fn chunk_pixels(&self, items: usize) -> usize {
         let fit = PATCHES_BYTES_MAX / (self.patch_len() * self.element_type().bytes());
-        (batch * self.window.output_pixels()).min(fit.max(1))
+        (items * self.window_plan.output_pixels()).min(fit.max(1))
     }
 
-    fn patches_bytes(&self, batch: usize) -> usize {
-        self.chunk_pixels(batch) * self.patch_len() * self.element_type().bytes()
+    fn patches_bytes(&self, items: usize) -> usize {
+        self.chunk_pixels(items) * self.patch_len() * self.element_type().bytes()
     }
 
     fn enqueue_as_products(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let (k, pixels) = (self.patch_len(), context.batch * self.window.output_pixels());
-        let chunk = self.chunk_pixels(context.batch);
-        let group_channels = self.window.channels / self.groups;
+        let (k, pixels) = (self.patch_len(), context.items * self.window_plan.output_pixels());
+        let chunk = self.chunk_pixels(context.items);
+        let group_channels = self.window_plan.channels / self.groups;
         let kernel = Kernel::packed("patches", self.element_type(), group_channels);
         for first in (0..pixels).step_by(chunk) {
             let m = chunk.min(pixels - first);
             let count = (m * k) as u32;
-            let patches = arguments::Patches {
+            let patches = PatchesArguments {
                 y: context.workspace,
                 x: context.x[0],
                 border_values: context.optional_constant(self.border_values),
-                window: self.window.argument(),
+                window: self.window_plan.argument(),
                 groups: self.groups as u32,
                 first_pixel: first as u32,
                 count,
             };
             context.gpu.launch(&kernel.name, kernel.threads(count), &patches)?;
-            let product = MatrixProduct {
+            let product = GemmCall {
                 m,
                 n: self.out_channels / self.groups,
                 k: k / self.groups,
@@ -286,16 +286,16 @@ impl Work for Dense {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let Some(cudnn) = context.gpu.cudnn() else { return self.enqueue_as_products(context) };
         let (cudnn, prepared) = (cudnn.lock(), self.prepared.lock());
-        match prepared.get(&context.batch).expect("batches are prepared before they run") {
+        match prepared.get(&context.items).expect("batches are prepared before they run") {
             Some(convolution) => self.enqueue_in_cudnn(&cudnn, convolution, context),
             None => self.enqueue_as_products(context),
         }
     }
 
-    fn prepare(&self, gpu: &Gpu, batch: usize) -> Result<usize, GpuError> {
+    fn prepare(&self, gpu: &Gpu, items: usize) -> Result<usize, GpuError> {
         match gpu.cudnn() {
-            Some(cudnn) => self.prepare_in_cudnn(&cudnn.lock(), batch),
-            None => Ok(self.patches_bytes(batch)),
+            Some(cudnn) => self.prepare_in_cudnn(&cudnn.lock(), items),
+            None => Ok(self.patches_bytes(items)),
         }
     }
 }

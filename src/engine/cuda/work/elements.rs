@@ -2,7 +2,9 @@
 
 use super::Kernel;
 use crate::constant::Constant;
-use crate::cuda::arguments::{self, Address};
+use crate::cuda::arguments::{
+    ActivationArgument, Address, BinaryArguments, ElementwiseArguments, EpilogueArgument, Periodic,
+};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::layout::{StridedPair, ValueLayout};
@@ -37,7 +39,7 @@ impl PeriodicConstant {
         };
         let innermost = match layout {
             ValueLayout::ChannelsLast => 0,
-            ValueLayout::Plain => shape.len() - 1,
+            ValueLayout::Flat => shape.len() - 1,
         };
         if varies_only_along(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
             return Self::per_channel(constants, data);
@@ -50,12 +52,10 @@ impl PeriodicConstant {
         Self::per_channel(constants, &numbers)
     }
 
-    fn argument(constant: Option<Self>, context: &LaunchContext<'_>) -> arguments::Periodic {
+    fn argument(constant: Option<Self>, context: &LaunchContext<'_>) -> Periodic {
         match constant {
-            None => arguments::Periodic::NONE,
-            Some(Self { offset, period }) => {
-                arguments::Periodic { numbers: context.constant(offset), period }
-            }
+            None => Periodic::NONE,
+            Some(Self { offset, period }) => Periodic { numbers: context.constant(offset), period },
         }
     }
 }
@@ -70,7 +70,7 @@ pub(in crate::cuda) struct ActivationPlan {
 }
 
 impl ActivationPlan {
-    /// Returns its argument.
+    /// Leaves each number unchanged.
     pub(in crate::cuda) const NONE: Self = Self { kind: 0, a: 0.0, b: 0.0, slopes: None };
 
     /// Returns the plan of an activation. `kernels/common.cuh` uses the same numbers of kinds.
@@ -110,14 +110,14 @@ impl EpiloguePlan {
         &self,
         context: &LaunchContext<'_>,
         residual: Address,
-    ) -> arguments::Epilogue {
+    ) -> EpilogueArgument {
         let ActivationPlan { kind, a, b, slopes } = self.activation;
         let slopes = PeriodicConstant::argument(slopes, context);
-        arguments::Epilogue {
+        EpilogueArgument {
             scale: PeriodicConstant::argument(self.scale, context),
             shift: PeriodicConstant::argument(self.shift, context),
             residual,
-            activation: arguments::Activation { slopes, kind, a, b },
+            activation: ActivationArgument { slopes, kind, a, b },
         }
     }
 }
@@ -147,7 +147,7 @@ impl Elementwise {
     ) -> Result<(), GpuError> {
         let count = context.count(self.len);
         let epilogue = self.epilogue.argument(context, residual);
-        let arguments = arguments::Elementwise { y, x, epilogue, count };
+        let arguments = ElementwiseArguments { y, x, epilogue, count };
         context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 }
@@ -180,9 +180,9 @@ impl Work for Binary {
             BinaryOp::Mul => 2,
             BinaryOp::Div => 3,
         };
-        let axes = self.pair.argument(context.batch as u32);
+        let axes = self.pair.argument(context.items as u32);
         let [a, b] = [context.x[0], context.x[1]];
-        let arguments = arguments::Binary { y: context.y, a, b, axes, kind, count };
+        let arguments = BinaryArguments { y: context.y, a, b, axes, kind, count };
         context.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }

@@ -1,7 +1,7 @@
 //! Work that only moves elements or fills memory.
 
 use super::{Kernel, WindowPlan};
-use crate::cuda::arguments::{self, Address};
+use crate::cuda::arguments::{Address, BorderArguments, CopyArguments, FillArguments};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::layout::StridedPair;
@@ -30,9 +30,9 @@ impl Copy {
 impl Work for Copy {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.pair.len());
-        let axes = self.pair.argument(context.batch as u32);
+        let axes = self.pair.argument(context.items as u32);
         let (x, y) = (context.x[0] + self.starts[0], context.y + self.starts[1]);
-        context.gpu.launch(&self.kernel.name, count, &arguments::Copy { y, x, axes, count })
+        context.gpu.launch(&self.kernel.name, count, &CopyArguments { y, x, axes, count })
     }
 }
 
@@ -52,7 +52,7 @@ impl Fill {
 impl Work for Fill {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.len);
-        let arguments = arguments::Fill { y: context.y, value: self.value, count };
+        let arguments = FillArguments { y: context.y, value: self.value, count };
         context.gpu.launch(&self.kernel.name, count, &arguments)
     }
 }
@@ -60,7 +60,7 @@ impl Work for Fill {
 /// Adds a border to an image.
 pub(in crate::cuda) struct Border {
     kernel: Kernel,
-    window: WindowPlan,
+    window_plan: WindowPlan,
     border_values: Option<ConstantOffset>,
     value: f32,
 }
@@ -68,13 +68,13 @@ pub(in crate::cuda) struct Border {
 impl Border {
     /// The border holds `border_values`, one for each channel, or `value` if there are none.
     pub(in crate::cuda) fn new(
-        window: WindowPlan,
+        window_plan: WindowPlan,
         border_values: Option<ConstantOffset>,
         value: f32,
         element_type: ElementType,
     ) -> Self {
-        let kernel = Kernel::packed("border", element_type, window.channels);
-        Self { kernel, window, border_values, value }
+        let kernel = Kernel::packed("border", element_type, window_plan.channels);
+        Self { kernel, window_plan, border_values, value }
     }
 
     pub(super) fn enqueue_at(
@@ -83,16 +83,16 @@ impl Border {
         x: Address,
         y: Address,
     ) -> Result<(), GpuError> {
-        let count = context.count(self.window.output_len());
+        let count = context.count(self.window_plan.output_len());
         let border_values = context.optional_constant(self.border_values);
-        let (window, value) = (self.window.argument(), self.value);
-        let arguments = arguments::Border { y, x, border_values, window, value, count };
+        let (window, value) = (self.window_plan.argument(), self.value);
+        let arguments = BorderArguments { y, x, border_values, window, value, count };
         context.gpu.launch(&self.kernel.name, self.kernel.threads(count), &arguments)
     }
 
     /// Returns the elements of one item, which is an image with its border.
     pub(super) fn len(&self) -> usize {
-        self.window.output_len()
+        self.window_plan.output_len()
     }
 }
 

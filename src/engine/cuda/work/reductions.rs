@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 
 use super::Kernel;
-use crate::cuda::arguments::{self, AXES_MAX};
+use crate::cuda::arguments::{AXES_MAX, ReduceArguments, SoftmaxArguments};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError};
 use crate::cuda::plan::{LaunchContext, Work};
@@ -26,7 +26,8 @@ const WARP_THREADS: usize = 32;
 const BLOCK_LEN_MIN: usize = 256;
 
 impl ReductionScope {
-    /// Chooses for results of `len` elements each, of which `neighbours` are neighbours in memory.
+    /// Chooses the scope for results that are computed from `len` elements each. `neighbours` is
+    /// how many results lie side by side in memory.
     ///
     /// A thread reads one element after another and takes about 0.1 µs for each, so a block is
     /// faster for many elements. For few elements a block mostly waits at its barriers, and is
@@ -123,10 +124,10 @@ fn element_count(axes: &[[usize; 2]]) -> usize {
 
 impl Work for Reduce {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let mut kept = vec![[context.batch, self.item_len]];
+        let mut kept = vec![[context.items, self.item_len]];
         kept.extend(&self.kept);
         let count = context.count(element_count(&self.kept));
-        let arguments = arguments::Reduce {
+        let arguments = ReduceArguments {
             y: context.y,
             x: context.x[0],
             kept_sizes: column(&kept, 0),
@@ -189,7 +190,7 @@ impl Work for Softmax {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let count = context.count(self.outer * self.inner);
         let (length, inner) = (self.length as u32, self.inner as u32);
-        let arguments = arguments::Softmax { y: context.y, x: context.x[0], length, inner, count };
+        let arguments = SoftmaxArguments { y: context.y, x: context.x[0], length, inner, count };
         self.scope.launch(context.gpu, &self.kernel, count, &arguments)
     }
 }

@@ -1,7 +1,7 @@
 //! Work that slides a window over images.
 
 use super::Kernel;
-use crate::cuda::arguments;
+use crate::cuda::arguments::{ResampleArguments, WindowArgument};
 use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::plan::{LaunchContext, Work};
@@ -41,12 +41,12 @@ impl WindowPlan {
         self.output_pixels() * self.channels
     }
 
-    pub(super) fn argument(&self) -> arguments::Window {
+    pub(super) fn argument(&self) -> WindowArgument {
         let to_i32 = |pair: [usize; 2]| pair.map(|size| size as i32);
         let [height, width] = to_i32(self.input_size);
         let [out_height, out_width] = to_i32(self.output_size);
         let [top, left, ..] = self.window.pads;
-        arguments::Window {
+        WindowArgument {
             channels: self.channels as u32,
             height,
             width,
@@ -66,7 +66,7 @@ impl WindowPlan {
 pub(in crate::cuda) enum ResampleKind {
     MaxPool,
     /// Border pixels count as zeros.
-    AveragePool,
+    AveragePoolWithBorder,
     /// Border pixels do not count.
     AveragePoolInside,
     Resize(ResizeMode),
@@ -75,36 +75,36 @@ pub(in crate::cuda) enum ResampleKind {
 /// Pools or resizes an image.
 pub(in crate::cuda) struct Resample {
     kernel: Kernel,
-    window: WindowPlan,
+    window_plan: WindowPlan,
     kind: i32,
 }
 
 impl Resample {
     pub(in crate::cuda) fn new(
         kind: ResampleKind,
-        window: WindowPlan,
+        window_plan: WindowPlan,
         element_type: ElementType,
     ) -> Self {
         let (kernel, number) = match kind {
             ResampleKind::MaxPool => ("pool", 0),
-            ResampleKind::AveragePool => ("pool", 1),
+            ResampleKind::AveragePoolWithBorder => ("pool", 1),
             ResampleKind::AveragePoolInside => ("pool", 2),
             ResampleKind::Resize(ResizeMode::Nearest) => ("resize", 0),
             ResampleKind::Resize(ResizeMode::Linear) => ("resize", 1),
             ResampleKind::Resize(ResizeMode::LinearAlignCorners) => ("resize", 2),
         };
-        let kernel = Kernel::packed(kernel, element_type, window.channels);
-        Self { kernel, window, kind: number }
+        let kernel = Kernel::packed(kernel, element_type, window_plan.channels);
+        Self { kernel, window_plan, kind: number }
     }
 }
 
 impl Work for Resample {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
-        let count = context.count(self.window.output_len());
-        let arguments = arguments::Resample {
+        let count = context.count(self.window_plan.output_len());
+        let arguments = ResampleArguments {
             y: context.y,
             x: context.x[0],
-            window: self.window.argument(),
+            window: self.window_plan.argument(),
             kind: self.kind,
             count,
         };

@@ -47,8 +47,8 @@ impl<'g> GraphAnalysis<'g> {
             }
             Op::AveragePool(pool) => {
                 let kind = match pool.count_include_pad {
-                    true => PoolKind::MeanWithBorder,
-                    false => PoolKind::Mean,
+                    true => PoolKind::AverageWithBorder,
+                    false => PoolKind::AverageInside,
                 };
                 KernelKind::Pool { kind, window: pool.window, input, output }
             }
@@ -97,12 +97,12 @@ impl<'g> GraphAnalysis<'g> {
         if conv.groups != 1 {
             return None;
         }
-        let ([down, right], pads) = (conv.window.strides, conv.window.pads);
+        let ([stride_y, stride_x], pads) = (conv.window.strides, conv.window.pads);
         let kernel = conv.window.kernel;
         if pads == [0; 4] && output.sides() == [1, 1] && kernel == input.sides() {
             return Some(KernelKind::FullyConnected(product_of(convolution)));
         }
-        if down != right || down > 2 {
+        if stride_y != stride_x || stride_y > 2 {
             return None;
         }
         let is_narrow = residual.is_none() && input.channels() <= PLANAR_CHANNELS_MAX;
@@ -113,7 +113,7 @@ impl<'g> GraphAnalysis<'g> {
             return Some(KernelKind::Planar { convolution, channels_last: true });
         }
         let is_winograd = kernel == [3, 3]
-            && down == 1
+            && stride_y == 1
             && pads == [1; 4]
             && input.channels().min(output.channels()) >= WINOGRAD_CHANNELS_MIN
             && output.sides().iter().product::<usize>() >= self.winograd_pixels_min;

@@ -27,12 +27,12 @@ pub(super) fn transpose(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError>
     let x = node.runtime_value(0)?;
     let perm = permutation(node, x.dims.len())?;
     let dims = perm.iter().map(|&axis| x.dims[axis]).collect();
-    let batch = x.batch.and_then(|batch| perm.iter().position(|&axis| axis == batch));
-    let kept = strip_axis(&perm, batch);
+    let batch_axis = x.batch_axis.and_then(|old| perm.iter().position(|&axis| axis == old));
+    let kept = strip_axis(&perm, batch_axis);
     let item_perm = kept.iter().map(|&axis| x.item_axis(axis)).collect::<Result<Vec<_>, _>>()?;
     let y = match item_perm.is_sorted() {
-        true => node.reshape(&x, dims, batch)?,
-        false => node.emit(Op::Transpose { perm: item_perm }, &[&x], dims, batch)?,
+        true => node.reshape(&x, dims, batch_axis)?,
+        false => node.emit(Op::Transpose { perm: item_perm }, &[&x], dims, batch_axis)?,
     };
     node.define(y)
 }
@@ -40,18 +40,18 @@ pub(super) fn transpose(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError>
 pub(super) fn concat(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let axis = node.attributes.int("axis")?.ok_or(NodeError::AttributeMissing("axis"))?;
     let mut parts = Vec::new();
-    for input in 0..node.node.input.len() {
+    for input in 0..node.proto.input.len() {
         parts.push(node.runtime_value(input)?);
     }
     let first = parts.first().ok_or(NodeError::InputMissing(0))?.clone();
     let axis = node.axis(axis, first.dims.len())?;
-    if parts.iter().any(|part| part.batch != first.batch) {
+    if parts.iter().any(|part| part.batch_axis != first.batch_axis) {
         parts = parts
             .into_iter()
             .map(|part| node.batch_as_ordinary_axis(part))
             .collect::<Result<_, _>>()?;
     }
-    let batch = parts[0].batch;
+    let batch_axis = parts[0].batch_axis;
     let item_axis = parts[0].item_axis(axis)?;
     let mut dims = first.dims.clone();
     for (input, part) in parts.iter().enumerate().skip(1) {
@@ -61,7 +61,7 @@ pub(super) fn concat(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let inputs: Vec<&RuntimeValue> = parts.iter().collect();
     let y = match inputs[..] {
         [only] => only.clone(),
-        _ => node.emit(Op::Concat { axis: item_axis }, &inputs, dims, batch)?,
+        _ => node.emit(Op::Concat { axis: item_axis }, &inputs, dims, batch_axis)?,
     };
     node.define(y)
 }
@@ -185,7 +185,7 @@ fn slice_axis(
     let item_axis = x.item_axis(axis)?;
     let mut dims = x.dims.clone();
     dims[axis] = count;
-    node.emit(Op::Slice { axis: item_axis, start, step }, &[x], dims, x.batch)
+    node.emit(Op::Slice { axis: item_axis, start, step }, &[x], dims, x.batch_axis)
 }
 
 /// Imports `Split` into equal pieces or pieces of given sizes. The sizes are an attribute or, from
@@ -195,7 +195,7 @@ pub(super) fn split(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let x = node.runtime_value(0)?;
     let axis = node.attributes.int("axis")?.unwrap_or(0);
     let axis = node.axis(axis, x.dims.len())?;
-    let pieces = node.node.output.len();
+    let pieces = node.proto.output.len();
     node.attributes.require_int("num_outputs", pieces as i64)?;
     let given = match node.attributes.ints("split")? {
         Some(sizes) => Some(sizes.to_vec()),
@@ -237,8 +237,8 @@ pub(super) fn gather(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let start = node.axis(first, x.dims[axis])?;
     let one = slice_axis(node, &x, axis, [start, 1, 1])?;
     let dims = strip_axis(&one.dims, Some(axis));
-    let batch = one.batch.map(|batch| if axis < batch { batch - 1 } else { batch });
-    let y = node.reshape(&one, dims, batch)?;
+    let batch_axis = one.batch_axis.map(|old| if axis < old { old - 1 } else { old });
+    let y = node.reshape(&one, dims, batch_axis)?;
     node.define(y)
 }
 
@@ -270,7 +270,7 @@ pub(super) fn pad(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let op = Op::Pad { before: x.strip_batch(&before), after: x.strip_batch(&after), value };
     let y = match dims == x.dims {
         true => x,
-        false => node.emit(op, &[&x], dims, x.batch)?,
+        false => node.emit(op, &[&x], dims, x.batch_axis)?,
     };
     node.define(y)
 }
