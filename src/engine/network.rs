@@ -25,7 +25,7 @@ enum Executor {
 }
 
 impl Network {
-    /// Loads the reference executor: plain candle operations on any device, in `f32`. It is slow,
+    /// Loads the reference executor: the layers of candle-nn on any device, in `f32`. It is slow,
     /// and the other executors are compared with it. `graph` should be optimised.
     ///
     /// # Errors

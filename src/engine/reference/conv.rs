@@ -1,6 +1,7 @@
 //! Convolution followed by bias, residual and activation.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Module, Result, Tensor};
+use candle_nn::{Conv2d, Conv2dConfig};
 
 use super::activation::LoadedActivation;
 use super::depthwise::Depthwise;
@@ -12,57 +13,43 @@ use crate::op::{Conv, Window};
 /// A convolution whose constants are on the device.
 pub(super) struct Convolution {
     algorithm: Algorithm,
-    /// `[1, out, 1, 1]`.
-    bias: Option<Tensor>,
     activation: Option<LoadedActivation>,
 }
 
-/// The ways to compute a convolution.
+/// The ways to compute a convolution with its bias.
 enum Algorithm {
-    /// A matrix product, for 1×1 kernels without border. The weight is `[out, in]`.
-    Pointwise(Tensor),
-    /// One kernel per channel, on the CPU.
-    Depthwise(Depthwise),
-    /// The convolution of candle.
-    General(CandleConvolution),
+    /// One kernel per channel, on the CPU. The bias is `[1, out, 1, 1]`.
+    Depthwise { convolution: Depthwise, bias: Option<Tensor> },
+    /// The layer of candle-nn.
+    General(ConvolutionLayer),
 }
 
 impl Convolution {
     pub(super) fn load(conv: &Conv, device: &Device) -> Result<Self> {
-        let window = conv.window;
-        let is_pointwise = window.kernel == [1, 1]
-            && window.strides == [1, 1]
-            && window.pads == [0; 4]
-            && conv.groups == 1;
-        let algorithm = if is_pointwise {
-            Algorithm::Pointwise(upload(&conv.weight, device)?.flatten_from(1)?)
-        } else if conv.is_depthwise() && device.is_cpu() {
+        let bias = conv.bias.as_ref().map(|bias| upload(bias, device)).transpose()?;
+        let algorithm = if conv.is_depthwise() && device.is_cpu() {
             // candle runs one convolution per group, which takes a hundred times as long here.
             // Other devices use this grouped convolution of candle nevertheless.
-            Algorithm::Depthwise(Depthwise::new(conv))
+            let bias = bias.map(|bias| bias.reshape((1, (), 1, 1))).transpose()?;
+            Algorithm::Depthwise { convolution: Depthwise::new(conv), bias }
         } else {
-            Algorithm::General(CandleConvolution::load(conv, device)?)
+            Algorithm::General(ConvolutionLayer::load(conv, bias, device)?)
         };
-        let bias = conv
-            .bias
-            .as_ref()
-            .map(|bias| upload(bias, device)?.reshape((1, bias.data().len(), 1, 1)));
         let activation =
             conv.activation.as_ref().map(|activation| LoadedActivation::load(activation, device));
-        Ok(Self { algorithm, bias: bias.transpose()?, activation: activation.transpose()? })
+        Ok(Self { algorithm, activation: activation.transpose()? })
     }
 
     /// Runs the convolution. `x` is `[batch, in, height, width]`; `residual` has the shape of the
     /// result.
     pub(super) fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let mut y = match &self.algorithm {
-            Algorithm::Pointwise(weight) => pointwise(x, weight)?,
-            Algorithm::Depthwise(depthwise) => x.contiguous()?.apply_op1_no_bwd(depthwise)?,
-            Algorithm::General(general) => general.run(x)?,
+            Algorithm::Depthwise { convolution, bias } => {
+                let y = x.contiguous()?.apply_op1_no_bwd(convolution)?;
+                bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?
+            }
+            Algorithm::General(layer) => layer.run(x)?,
         };
-        if let Some(bias) = &self.bias {
-            y = y.broadcast_add(bias)?;
-        }
         if let Some(residual) = residual {
             y = (y + residual)?;
         }
@@ -70,29 +57,18 @@ impl Convolution {
     }
 }
 
-/// Multiplies the weight with each image, a matrix `[in, height × width]`.
-fn pointwise(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (batch, channels, height, width) = x.dims4()?;
-    let (out, _) = weight.dims2()?;
-    let pixels = x.contiguous()?.reshape((batch, channels, height * width))?;
-    let y = weight.broadcast_as((batch, out, channels))?.matmul(&pixels)?;
-    y.reshape((batch, out, height, width))
-}
-
-/// The convolution of candle. It supports one stride, one dilation and one border width for both
-/// axes; other cases are reduced to that.
-struct CandleConvolution {
-    weight: Tensor,
+/// The layer of candle-nn. It supports one stride, one dilation and one border width for both axes;
+/// other cases are reduced to that.
+struct ConvolutionLayer {
+    layer: Conv2d,
     window: Window,
-    /// Value of the border: one number, or `[in, 1, 1]`. `None` if candle can add the border
+    /// Value of the border: one number, or `[in, 1, 1]`. `None` if the layer can add the border
     /// itself, with equal widths on all sides and zeros.
     border_value: Option<Tensor>,
-    dilation: usize,
-    groups: usize,
 }
 
-impl CandleConvolution {
-    fn load(conv: &Conv, device: &Device) -> Result<Self> {
+impl ConvolutionLayer {
+    fn load(conv: &Conv, bias: Option<Tensor>, device: &Device) -> Result<Self> {
         let [dh, dw] = conv.dilations;
         let (weight, dilation) = match dh == dw {
             true => (conv.weight.clone(), dh),
@@ -105,18 +81,22 @@ impl CandleConvolution {
             None if is_even => None,
             None => Some(Tensor::new(0.0_f32, device)?),
         };
-        let weight = upload(&weight, device)?;
-        Ok(Self { weight, window: conv.window, border_value, dilation, groups: conv.groups })
+        let padding = if border_value.is_none() { top } else { 0 };
+        let [sh, sw] = conv.window.strides;
+        let stride = if sh == sw { sh } else { 1 };
+        let groups = conv.groups;
+        let config = Conv2dConfig { padding, stride, dilation, groups, cudnn_fwd_algo: None };
+        let layer = Conv2d::new(upload(&weight, device)?, bias, config);
+        Ok(Self { layer, window: conv.window, border_value })
     }
 
     fn run(&self, x: &Tensor) -> Result<Tensor> {
-        let (x, border) = match &self.border_value {
-            Some(value) => (pad_window(x, &self.window, value)?.contiguous()?, 0),
-            None => (x.contiguous()?, self.window.pads[0]),
+        let x = match &self.border_value {
+            Some(value) => &pad_window(x, &self.window, value)?,
+            None => x,
         };
+        let y = self.layer.forward(&x.contiguous()?)?;
         let [sh, sw] = self.window.strides;
-        let stride = if sh == sw { sh } else { 1 };
-        let y = x.conv2d(&self.weight, border, stride, self.dilation, self.groups)?;
         if sh == sw { Ok(y) } else { select_every(&select_every(&y, 2, sh)?, 3, sw) }
     }
 }

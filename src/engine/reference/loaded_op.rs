@@ -1,7 +1,9 @@
 //! One operation with its constants on the device. Every tensor has a leading batch axis, so that
 //! axis `i` of an item is axis `i + 1` here.
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, Device, Module, Result, Tensor};
+use candle_nn::Linear;
+use candle_nn::ops::softmax;
 
 use super::activation::LoadedActivation;
 use super::conv::Convolution;
@@ -12,7 +14,7 @@ use crate::op::{BinaryOp, Op, Reduction, ResizeMode, Window};
 
 pub(super) enum LoadedOp {
     Convolution(Box<Convolution>),
-    Linear { weight: Tensor, bias: Option<Tensor> },
+    Linear(Linear),
     Affine { scale: Tensor, shift: Tensor },
     Activation(LoadedActivation),
     Binary(BinaryOp),
@@ -36,10 +38,10 @@ impl LoadedOp {
         let shape = graph.shape(node.output).to_vec();
         Ok(match &node.op {
             Op::Conv(conv) => Self::Convolution(Box::new(Convolution::load(conv, device)?)),
-            Op::Linear(linear) => Self::Linear {
-                weight: upload(&linear.weight, device)?.t()?,
-                bias: linear.bias.as_ref().map(|bias| upload(bias, device)).transpose()?,
-            },
+            Op::Linear(linear) => {
+                let bias = linear.bias.as_ref().map(|bias| upload(bias, device));
+                Self::Linear(Linear::new(upload(&linear.weight, device)?, bias.transpose()?))
+            }
             Op::Affine(affine) => Self::Affine {
                 scale: upload(&affine.scale, device)?.unsqueeze(0)?,
                 shift: upload(&affine.shift, device)?.unsqueeze(0)?,
@@ -81,7 +83,7 @@ impl LoadedOp {
         let x = inputs[0];
         match self {
             Self::Convolution(conv) => conv.run(x, inputs.get(1).copied()),
-            Self::Linear { weight, bias } => linear(x, weight, bias.as_ref()),
+            Self::Linear(layer) => linear(x, layer),
             Self::Affine { scale, shift } => x.broadcast_mul(scale)?.broadcast_add(shift),
             Self::Activation(activation) => activation.run(x),
             Self::Binary(op) => binary(*op, x, inputs[1]),
@@ -107,7 +109,7 @@ pub(super) fn upload(constant: &Constant, device: &Device) -> Result<Tensor> {
 }
 
 /// Adds `before` and `after` elements around `x`, per axis of an item. `value` broadcasts to the
-/// added elements.
+/// added elements; candle's own padding adds only zeros and copies of the edge.
 pub(super) fn pad(x: &Tensor, before: &[usize], after: &[usize], value: &Tensor) -> Result<Tensor> {
     let mut padded = x.clone();
     for (item_axis, (&before, &after)) in before.iter().zip(after).enumerate() {
@@ -136,13 +138,11 @@ fn batched_shape(x: &Tensor, item_shape: &[usize]) -> Result<Vec<usize>> {
     Ok(std::iter::once(batch).chain(item_shape.iter().copied()).collect())
 }
 
-fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let width = x.dim(D::Minus1)?;
-    let product = x.reshape(((), width))?.matmul(weight)?;
+/// Runs the layer of candle-nn on a matrix: the layer refuses values of more than four axes.
+fn linear(x: &Tensor, layer: &Linear) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
-    *shape.last_mut().expect("a batched value has axes") = weight.dim(1)?;
-    let product = product.reshape(shape)?;
-    bias.map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
+    *shape.last_mut().expect("a batched value has axes") = layer.weight().dim(0)?;
+    layer.forward(&x.reshape(((), x.dim(D::Minus1)?))?)?.reshape(shape)
 }
 
 fn binary(op: BinaryOp, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -161,11 +161,6 @@ fn resize(x: &Tensor, mode: ResizeMode, height: usize, width: usize) -> Result<T
         ResizeMode::Linear => x.upsample_bilinear2d(height, width, false),
         ResizeMode::LinearAlignCorners => x.upsample_bilinear2d(height, width, true),
     }
-}
-
-fn softmax(x: &Tensor, axis: usize) -> Result<Tensor> {
-    let powers = x.broadcast_sub(&x.max_keepdim(axis)?)?.exp()?;
-    powers.broadcast_div(&powers.sum_keepdim(axis)?)
 }
 
 fn reduce(x: &Tensor, reduction: Reduction, axes: &[usize]) -> Result<Tensor> {

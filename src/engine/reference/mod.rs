@@ -1,5 +1,6 @@
-//! The reference executor: plain candle operations on any device, slow and simple. The results of
-//! the other executors are compared with it.
+//! The reference executor: the layers and operations of candle-nn on any device, slow and simple.
+//! The results of the other executors are compared with it, so its arithmetic is not our own. Where
+//! candle-nn has no layer, it uses candle's tensors. The only exception is [`depthwise`].
 
 mod activation;
 mod conv;

@@ -1,4 +1,5 @@
-//! Pooling over windows. The border is added to the image before.
+//! Pooling over windows, with candle's tensors: candle-nn has no layer for it, and candle pools
+//! without a border. The border is added to the image before.
 
 use candle_core::{Device, Result, Tensor};
 

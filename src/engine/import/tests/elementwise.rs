@@ -9,7 +9,7 @@ fn functions_of_one_element() {
     let third = 1.0_f32 / 3.0;
     let e = std::f32::consts::E;
     type Case = (&'static str, Vec<AttributeProto>, [f32; 4], [f32; 4]);
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         ("Relu", vec![], [-2.0, 0.0, 0.5, 4.0], [0.0, 0.0, 0.5, 4.0]),
         ("Neg", vec![], [-2.0, 0.0, 0.5, 4.0], [2.0, 0.0, -0.5, -4.0]),
         ("Abs", vec![], [-2.0, 0.0, 0.5, 4.0], [2.0, 0.0, 0.5, 4.0]),
@@ -25,6 +25,13 @@ fn functions_of_one_element() {
             vec![float("alpha", 0.5), float("beta", 0.25)],
             [-9.0, 0.0, 1.0, 9.0],
             [0.0, 0.25, 0.75, 1.0],
+        ),
+        // As PyTorch exports it.
+        (
+            "HardSigmoid",
+            vec![float("alpha", 0.5 * third)],
+            [-9.0, 0.0, 1.0, 9.0],
+            [0.0, 0.5, 2.0 * third, 1.0],
         ),
         ("HardSwish", vec![], [-4.0, 0.0, 1.0, 4.0], [0.0, 0.0, 2.0 * third, 4.0]),
         ("Identity", vec![], [-2.0, 0.0, 0.5, 4.0], [-2.0, 0.0, 0.5, 4.0]),
@@ -53,13 +60,16 @@ fn limits_of_a_clip_are_attributes_before_opset_11_and_inputs_after() {
 }
 
 #[test]
-fn slopes_of_a_prelu_are_per_channel_or_one_for_all() {
+fn slopes_of_a_prelu_broadcast_along_every_axis() {
     let x = [-2.0, 2.0, -4.0, 4.0];
     let each =
         op_model(("PRelu", 9), &[1, 2, 1, 2], vec![floats("s", &[2, 1, 1], &[0.5, 0.25])], &[]);
     check(&each, &x, &[2, 1, 2], &[-1.0, 2.0, -1.0, 4.0]);
     let all = op_model(("PRelu", 16), &[1, 2, 1, 2], vec![floats("s", &[1], &[0.5])], &[]);
     check(&all, &x, &[2, 1, 2], &[-1.0, 2.0, -2.0, 4.0]);
+    let columns =
+        op_model(("PRelu", 16), &[1, 2, 1, 2], vec![floats("s", &[2], &[0.5, 0.25])], &[]);
+    check(&columns, &[-2.0, -2.0, 4.0, -4.0], &[2, 1, 2], &[-1.0, -0.5, 4.0, -1.0]);
 }
 
 #[test]
