@@ -25,21 +25,25 @@ impl ImageLayout {
     }
 
     /// Number of blocks of sixteen channels.
+    #[inline]
     pub(super) fn blocks(&self) -> usize {
         self.channels.div_ceil(LANES)
     }
 
     /// Elements from one row to the next.
+    #[inline]
     pub(super) fn row_stride(&self) -> usize {
         (self.border[1] + self.width + self.border[3]) * LANES
     }
 
     /// Rows of a block, including the border.
+    #[inline]
     pub(super) fn bordered_height(&self) -> usize {
         self.border[0] + self.height + self.border[2]
     }
 
     /// Elements from one block to the next.
+    #[inline]
     pub(super) fn block_stride(&self) -> usize {
         self.stored_rows * self.row_stride()
     }
@@ -51,6 +55,7 @@ impl ImageLayout {
 
     /// Offset of pixel `[y - pads[0], x - pads[1]]` in the first block, in elements. A convolution
     /// with these pads reads the first tap of output `[y, x]` there, if its stride is 1.
+    #[inline]
     pub(super) fn pixel_offset(&self, y: usize, x: usize, pads: [usize; 2]) -> usize {
         let (y, x) = (y + self.border[0], x + self.border[1]);
         (y - pads[0]) * self.row_stride() + (x - pads[1]) * LANES

@@ -70,11 +70,13 @@ pub(super) struct DenseShape {
 }
 
 impl DenseShape {
+    #[inline]
     pub(super) fn input_blocks(&self) -> usize {
         self.inputs.div_ceil(self.block_channels)
     }
 
     /// Returns the dots per tap in a full block of input channels, and in the last block.
+    #[inline]
     pub(super) fn dots_per_tap(&self) -> [usize; 2] {
         let last = match self.pads_last_block {
             true => self.block_channels,
@@ -83,21 +85,25 @@ impl DenseShape {
         [self.block_channels.div_ceil(self.depth), last.div_ceil(self.depth)]
     }
 
+    #[inline]
     pub(super) fn output_blocks(&self) -> usize {
         self.outputs.div_ceil(LANES)
     }
 
+    #[inline]
     pub(super) fn groups(&self) -> usize {
         self.output_blocks().div_ceil(self.tile_blocks)
     }
 
     /// Returns the first block of output channels of a group, and the group's number of blocks.
+    #[inline]
     pub(super) fn group_blocks(&self, index: usize) -> (usize, usize) {
         let from = index * self.tile_blocks;
         (from, self.tile_blocks.min(self.output_blocks() - from))
     }
 
     /// Elements of one block of output channels.
+    #[inline]
     pub(super) fn block_elements(&self) -> usize {
         let [dots, last] = self.dots_per_tap();
         let taps = self.kernel[0] * self.kernel[1];

@@ -243,12 +243,37 @@ pub(super) unsafe fn store_sums<
                 }
             }
         }
+        // The choice is outside of the loops. Inside, it makes them too large for the compiler to
+        // unroll early, and sums that are indexed by a variable leave the registers.
+        match epilogue {
+            Epilogue::Identity => {}
+            Epilogue::PRelu(slopes) => {
+                for block in 0..BLOCKS {
+                    let slope = L::load(slopes.add(block * LANES));
+                    for y in 0..ROWS {
+                        for x in 0..WIDTH {
+                            sums[block][y][x] = sums[block][y][x].prelu(slope);
+                        }
+                    }
+                }
+            }
+            Epilogue::Clip { min, max } => {
+                let [min, max] = [L::splat(min), L::splat(max)];
+                for block in 0..BLOCKS {
+                    for y in 0..ROWS {
+                        for x in 0..WIDTH {
+                            sums[block][y][x] = sums[block][y][x].max(min).min(max);
+                        }
+                    }
+                }
+            }
+        }
         let first = output.first.cast::<O::Element>().add(y * output.row_stride + x * LANES);
         for block in 0..BLOCKS {
             for y in 0..ROWS {
                 let row = first.add(block * output.block_stride + y * output.row_stride);
                 for x in 0..WIDTH {
-                    O::store(epilogue.apply(sums[block][y][x], block), row.add(x * LANES));
+                    O::store(sums[block][y][x], row.add(x * LANES));
                 }
             }
         }
@@ -323,6 +348,7 @@ impl TileTable {
     }
 
     /// Returns the tile of `blocks` × `rows` × `width` that reads with `stride` 1 or 2.
+    #[inline]
     pub(in crate::cpu) fn get(&self, stride: usize, [blocks, rows, width]: [usize; 3]) -> TileFn {
         match rows {
             1 => self.one_row[stride - 1][blocks - 1][width - 1],
@@ -343,6 +369,7 @@ impl PlanarTable {
     }
 
     /// Returns the tile of `blocks` × `width` that reads with `stride` 1 or 2.
+    #[inline]
     pub(in crate::cpu) fn get(&self, stride: usize, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[stride - 1][blocks - 1][width - 1]
     }
@@ -359,6 +386,7 @@ impl MatrixTable {
     }
 
     /// Returns the tile of `blocks` × `width`.
+    #[inline]
     pub(in crate::cpu) fn get(&self, [blocks, width]: [usize; 2]) -> TileFn {
         self.0[blocks - 1][width - 1]
     }

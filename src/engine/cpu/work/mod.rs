@@ -139,6 +139,7 @@ impl RunContext<'_> {
     ///
     /// # Safety
     /// The buffer has the item.
+    #[inline(always)]
     unsafe fn item_ptr(&self, buffer: usize, item: usize) -> *mut u8 {
         let ptr = self.buffer_ptrs[buffer];
         // SAFETY: guaranteed by the caller.
@@ -159,6 +160,7 @@ impl ImageRef {
     ///
     /// # Safety
     /// The buffer has the item, and the bordered image has the pixel.
+    #[inline(always)]
     unsafe fn pixel_ptr(
         &self,
         run: &RunContext<'_>,
@@ -196,6 +198,7 @@ pub(super) enum PackedEpilogue {
 
 impl PackedEpilogue {
     /// Returns the epilogue of the channels from `block` on.
+    #[inline]
     fn at_block(&self, block: usize) -> Epilogue {
         match self {
             Self::Identity => Epilogue::Identity,
@@ -206,6 +209,7 @@ impl PackedEpilogue {
 }
 
 /// Returns the sixteen numbers of a block in memory that holds numbers per channel.
+#[inline]
 fn block_ptr(memory: &MappedMemory, block: usize) -> *const f32 {
     debug_assert!((block + 1) * LANES * size_of::<f32>() <= memory.bytes());
     memory.start().cast_const().cast::<f32>().wrapping_add(block * LANES)
