@@ -31,8 +31,11 @@ impl Isa for Avx2 {
     }
 }
 
-// SAFETY of every block below: a `TwoYmm` exists only on a processor with AVX2 and FMA. The callers
-// of `load` and `store` guarantee the pointers.
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "SAFETY of every block: a `TwoYmm` exists only on a processor with AVX2 and FMA. The \
+              callers of `load` and `store` guarantee the pointers."
+)]
 impl Lanes for TwoYmm {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -29,8 +29,11 @@ impl Isa for Avx512 {
     }
 }
 
-// SAFETY of every block below: a `Zmm` exists only on a processor with AVX-512. The callers of
-// `load` and `store` guarantee the pointers.
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "SAFETY of every block: a `Zmm` exists only on a processor with AVX-512. The callers \
+              of `load` and `store` guarantee the pointers."
+)]
 impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -54,9 +54,12 @@ impl Isa for Avx512Bf16 {
     }
 }
 
-// SAFETY of every block below: this format is used with `Zmm` only through `Avx512Bf16`, on a
-// processor with its instructions. The callers guarantee the pointers.
 #[cfg(target_arch = "x86_64")]
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "SAFETY of every block: this format is used with `Zmm` only through `Avx512Bf16`, on \
+              a processor with its instructions. The callers guarantee the pointers."
+)]
 impl Format<Zmm> for Bf16 {
     type Element = u16;
     type Weights = __m512i;

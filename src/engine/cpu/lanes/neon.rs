@@ -34,8 +34,11 @@ impl FourQuads {
     }
 }
 
-// SAFETY of every block below: NEON is part of the architecture. The callers of `load` and `store`
-// guarantee the pointers.
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "SAFETY of every block: NEON is part of the architecture. The callers of `load` and \
+              `store` guarantee the pointers."
+)]
 impl Lanes for FourQuads {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
