@@ -10,7 +10,6 @@ impl Score {
         (0.0..=1.0).contains(&value).then_some(Self(value))
     }
 
-    /// Returns the probability.
     pub(crate) fn value(self) -> f64 {
         self.0
     }
@@ -31,7 +30,6 @@ pub(crate) enum PresentationKind {
 /// One presentation, and the answer of the system.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Presentation {
-    /// The label.
     pub(crate) kind: PresentationKind,
     /// The answer. `None` if the system gave no answer.
     pub(crate) score: Option<Score>,

@@ -14,7 +14,6 @@ pub struct SessionLimits {
     pub admission: AdmissionLimits,
     /// Tracking of one face through the session.
     pub track: TrackLimits,
-    /// Guidance about the picture.
     pub(super) guidance: GuidanceLimits,
     /// Order and times of the steps.
     pub steps: StepLimits,
@@ -35,7 +34,6 @@ pub struct AdmissionLimits {
     pub frames_measured_max: usize,
     /// Most frames admitted, measured or not.
     pub frames_admitted_max: usize,
-    /// Largest frame in bytes.
     pub frame_bytes_max: usize,
     /// Most bytes of all frames together.
     pub session_bytes_max: usize,

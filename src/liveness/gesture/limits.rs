@@ -11,7 +11,6 @@ use std::time::Duration;
 pub struct MovementLimits {
     /// Least neutral value. A movement to the other side does not count.
     pub(crate) neutral_min: f64,
-    /// Largest neutral value.
     pub(crate) neutral_max: f64,
     /// The peak begins at this value.
     pub enter: f64,
@@ -45,7 +44,6 @@ pub struct GestureLimits {
     pub(super) nod_turn_max: f64,
     /// Movement of the share by which the eyes are closed. The more open eye counts.
     pub(crate) blink: MovementLimits,
-    /// Number of blinks required.
     pub(super) blinks: usize,
     /// Percentile of the neutral frames that counts as an open eye.
     pub(super) eye_open_percentile: f64,
