@@ -31,7 +31,6 @@ impl StatePublisher {
         self.state.subscribe()
     }
 
-    /// Publishes `state`.
     pub(super) async fn publish(&self, state: ServingState) {
         self.state.send_replace(state);
         let status = match state {

@@ -25,7 +25,7 @@ pub struct ModelSettings {
     /// Passive liveness model, or an ensemble of such models: `name` or `name/version`.
     pub liveness: String,
     /// Allow models whose licence forbids commercial use.
-    pub accept_noncommercial: bool,
+    accept_noncommercial: bool,
 }
 
 impl Default for ModelSettings {

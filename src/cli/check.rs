@@ -15,7 +15,6 @@ pub(super) struct Args {
     options: serve::ServeOptions,
 }
 
-/// One line of the report.
 struct ReportLine {
     key: String,
     state: &'static str,

@@ -17,7 +17,6 @@ const BATCH_SIZES: [usize; 5] = [1, 2, 3, 5, 8];
 /// The differences between one output and the recorded one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputComparison {
-    /// Name of the tensor.
     pub tensor: String,
     /// Largest difference, relative to the range of the recorded output (largest minus smallest
     /// value).

@@ -30,7 +30,6 @@ pub(super) type RunNetwork = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>, DeviceEr
 pub(super) struct CpuSpec {
     /// Threads that run networks.
     pub(super) threads: usize,
-    /// Kernels to use.
     pub(super) kernels: KernelChoice,
     /// Text for [`DeviceDescription::chosen`].
     pub(super) chosen: String,

@@ -18,7 +18,6 @@ pub(super) enum Work {
         reply: oneshot::Sender<Result<LoadTiming, DeviceError>>,
         permit: OwnedSemaphorePermit,
     },
-    /// Run a batch.
     Run { batch: Batch, reply: oneshot::Sender<BatchOutcome>, permit: OwnedSemaphorePermit },
     /// Free the networks whose handles have been dropped.
     Sweep { permit: OwnedSemaphorePermit },

@@ -12,9 +12,7 @@ use crate::engine::cpu::KernelChoice;
 /// The devices of this machine, and why others cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Survey {
-    /// The CPU.
     pub cpu: CpuSurvey,
-    /// CUDA and its devices.
     pub cuda: CudaSurvey,
 }
 

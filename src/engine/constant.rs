@@ -48,7 +48,6 @@ impl Constant {
         Self { shape, data: Arc::clone(&self.data) }
     }
 
-    /// Applies `f` to every element.
     pub(super) fn map(&self, f: impl Fn(f32) -> f32) -> Self {
         Self::new(self.shape.clone(), self.data.iter().map(|&x| f(x)).collect())
     }

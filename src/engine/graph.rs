@@ -28,7 +28,6 @@ pub struct ValueInfo {
     pub shape: Vec<usize>,
 }
 
-/// An output of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output {
     /// Name of the output in the ONNX file. The value may have another name.
@@ -95,7 +94,6 @@ impl Graph {
         &self.values[id.0].shape
     }
 
-    /// Returns the number of values.
     pub(crate) fn value_count(&self) -> usize {
         self.values.len()
     }

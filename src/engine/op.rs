@@ -33,7 +33,6 @@ pub(crate) enum Op {
         /// Value of the border elements.
         value: f32,
     },
-    /// Concatenates values along an axis.
     Concat { axis: usize },
     /// Selects every `step`th element from `start` on. The output's shape gives their number.
     Slice {
@@ -160,26 +159,18 @@ pub(crate) enum Activation {
     },
     /// `x × min(max(x / 6 + 1/2, 0), 1)`.
     HardSwish,
-    /// The hyperbolic tangent.
     Tanh,
-    /// The exponential.
     Exp,
-    /// The square root.
     Sqrt,
-    /// The absolute value.
     Abs,
 }
 
 /// A function of two values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BinaryOp {
-    /// `a + b`.
     Add,
-    /// `a - b`.
     Sub,
-    /// `a × b`.
     Mul,
-    /// `a / b`.
     Div,
 }
 
@@ -216,11 +207,8 @@ pub(crate) enum ResizeMode {
 /// The function that a reduction computes over its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
-    /// The mean.
     Mean,
-    /// The sum.
     Sum,
-    /// The largest element.
     Max,
     /// The square root of the sum of squares.
     L2,

@@ -23,7 +23,7 @@ pub struct Rate {
 
 impl Rate {
     /// Returns `None` if there are no presentations or more errors than presentations.
-    pub fn new(errors: usize, presentations: usize) -> Option<Self> {
+    pub(crate) fn new(errors: usize, presentations: usize) -> Option<Self> {
         (presentations > 0 && errors <= presentations).then_some(Self { errors, presentations })
     }
 
@@ -44,7 +44,7 @@ impl Rate {
 
     /// Orders the higher rate first. If two rates are equal, the one with fewer presentations comes
     /// first, because its bounds are wider.
-    pub fn worse_first(self, other: Self) -> Ordering {
+    pub(crate) fn worse_first(self, other: Self) -> Ordering {
         let by_size = self.presentations.cmp(&other.presentations);
         other.value().total_cmp(&self.value()).then(by_size)
     }

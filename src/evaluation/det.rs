@@ -63,7 +63,7 @@ impl<'a> TradeOff<'a> {
     }
 
     /// Returns both error rates at `threshold`.
-    pub fn rates_at(&self, threshold: f64) -> ErrorRates {
+    fn rates_at(&self, threshold: f64) -> ErrorRates {
         let (worst_species, apcer) = self.worst_species_at(threshold);
         ErrorRates {
             threshold,
@@ -75,14 +75,14 @@ impl<'a> TradeOff<'a> {
 
     /// Returns the rates at the lowest threshold at which the APCER of every species is at most
     /// `limit`. This threshold has the least BPCER.
-    pub fn bpcer_at_apcer(&self, limit: f64) -> ErrorRates {
+    fn bpcer_at_apcer(&self, limit: f64) -> ErrorRates {
         let first = self.first_threshold(|t| self.worst_species_at(t).1.value() <= limit);
         self.rates_at(self.threshold(first))
     }
 
     /// Returns the rates at the highest threshold at which BPCER is at most `limit`. This threshold
     /// has the least APCER.
-    pub fn apcer_at_bpcer(&self, limit: f64) -> ErrorRates {
+    fn apcer_at_bpcer(&self, limit: f64) -> ErrorRates {
         let beyond = self.first_threshold(|t| self.bpcer_at(t).value() > limit);
         // The lowest threshold rejects nobody, so it is never beyond the limit.
         self.rates_at(self.threshold(beyond.saturating_sub(1)))
@@ -90,7 +90,7 @@ impl<'a> TradeOff<'a> {
 
     /// Returns the rates at the threshold where the larger of both rates is least. That rate is the
     /// equal error rate. The curves cross between two scores, at or below that rate.
-    pub fn equal_error(&self) -> ErrorRates {
+    fn equal_error(&self) -> ErrorRates {
         let larger = |t: f64| self.worst_species_at(t).1.value().max(self.bpcer_at(t).value());
         let crossed = self
             .first_threshold(|t| self.worst_species_at(t).1.value() <= self.bpcer_at(t).value());
@@ -131,13 +131,13 @@ impl<'a> TradeOff<'a> {
 
     /// Returns the distinct points `[APCER, BPCER]` of one species, from the lowest threshold to
     /// the highest. Empty for an unknown species.
-    pub fn curve(&self, species: &str) -> Vec<[f64; 2]> {
+    pub(crate) fn curve(&self, species: &str) -> Vec<[f64; 2]> {
         let scores = self.species.iter().find(|(name, _)| *name == species);
         scores.map_or(Vec::new(), |(_, scores)| self.points(|t| passing_rate(scores, t).value()))
     }
 
     /// Returns the same points for the species that is worst at each threshold.
-    pub fn worst_curve(&self) -> Vec<[f64; 2]> {
+    pub(crate) fn worst_curve(&self) -> Vec<[f64; 2]> {
         self.points(|t| self.worst_species_at(t).1.value())
     }
 

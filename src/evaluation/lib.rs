@@ -45,6 +45,6 @@ pub use bounds::{CONFIDENCE, Rate, percent};
 pub use claims::{APCER_CLAIMS, BPCER_CLAIMS, Claim, Shortfall};
 pub use det::{ErrorRates, OperatingPoint, TradeOff};
 pub use findings::Findings;
-pub use presentation::{Presentation, PresentationKind, Score};
+pub use presentation::{Presentation, Score};
 pub use rates::{Evaluation, SampleCounts, ThresholdReport};
 pub use scores::{FILE_BYTES_MAX, ScoresError, read_scores};

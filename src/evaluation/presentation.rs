@@ -10,15 +10,14 @@ impl Score {
         (0.0..=1.0).contains(&value).then_some(Self(value))
     }
 
-    /// Returns the probability.
-    pub fn value(self) -> f64 {
+    pub(crate) fn value(self) -> f64 {
         self.0
     }
 }
 
 /// The label of a presentation: what was presented to the camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PresentationKind {
+pub(crate) enum PresentationKind {
     /// A person who wants to be recognised.
     BonaFide,
     /// An artefact.
@@ -31,14 +30,13 @@ pub enum PresentationKind {
 /// One presentation, and the answer of the system.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Presentation {
-    /// The label.
-    pub kind: PresentationKind,
+    pub(crate) kind: PresentationKind,
     /// The answer. `None` if the system gave no answer.
-    pub score: Option<Score>,
+    pub(crate) score: Option<Score>,
     /// The person in front of the camera, or the person that an artefact shows.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// The camera or device that captured it.
-    pub device: Option<String>,
+    pub(crate) device: Option<String>,
 }
 
 #[cfg(test)]

@@ -114,7 +114,6 @@ pub enum ScoresError {
     },
 }
 
-/// A column of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Score,

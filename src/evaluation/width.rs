@@ -8,7 +8,7 @@ pub fn width(text: &str) -> usize {
 
 /// Returns the number of columns of one character. Chinese, Japanese and Korean characters and
 /// pictographs take two columns, as in Unicode's East Asian Width; others take one.
-pub fn columns(c: char) -> usize {
+pub(crate) fn columns(c: char) -> usize {
     let is_wide = matches!(
         c,
         '\u{1100}'..='\u{115f}'

@@ -12,7 +12,7 @@ pub struct QualityLimits {
     /// Photographs taken at the counter. The clerk can take another one, so the limits are strict.
     pub live_photo: SourceLimits,
     /// Portraits from a document scan or a registry file.
-    pub id_file: SourceLimits,
+    pub(super) id_file: SourceLimits,
     /// Portraits from an identity card's chip, 102×126 pixels. They cannot be taken again.
     pub id_chip: SourceLimits,
 }
@@ -89,33 +89,33 @@ const ID_CHIP: SourceLimits = SourceLimits {
 #[serde(deny_unknown_fields)]
 pub struct SourceLimits {
     /// Least detector score of the main face, 0 to 1.
-    pub detector_score_min: f64,
+    pub(super) detector_score_min: f64,
     /// Largest area of a second face as a fraction of the main face's area (ISO/IEC 29794-5 "single
     /// face").
-    pub second_face_area_max: f64,
+    pub(super) second_face_area_max: f64,
     /// Least distance between the eye centres in pixels, corrected for yaw.
-    pub inter_eye_distance_min: f64,
+    pub(super) inter_eye_distance_min: f64,
     /// Largest yaw to either side, in degrees.
     pub yaw_max: f64,
     /// Largest pitch up or down, in degrees.
-    pub pitch_max: f64,
+    pub(super) pitch_max: f64,
     /// Largest roll to either side, in degrees.
-    pub roll_max: f64,
+    pub(super) roll_max: f64,
     /// Least variance of the Laplacian of the aligned 112×112 luma. Sharp faces have hundreds.
-    pub sharpness_min: f64,
+    pub(super) sharpness_min: f64,
     /// Least mean luma of the aligned face, 0 (black) to 1 (white).
     pub brightness_min: f64,
     /// Largest mean luma of the aligned face, at least `brightness_min`.
     pub brightness_max: f64,
     /// Largest fraction of the aligned face's pixels with luma 25 or less of 255, 0 to 1.
-    pub under_exposed_max: f64,
+    pub(super) under_exposed_max: f64,
     /// Largest fraction of the aligned face's pixels with luma 247 or more of 255, 0 to 1.
-    pub over_exposed_max: f64,
+    pub(super) over_exposed_max: f64,
     /// Least L2 norm of the raw embedding. The norm falls with blur, noise and occlusion; its scale
     /// depends on the embedding model.
-    pub embedding_norm_min: f64,
+    pub(super) embedding_norm_min: f64,
     /// Largest residual of the 5-point alignment, in inter-eye distances of the template.
-    pub landmark_fit_max: f64,
+    pub(super) landmark_fit_max: f64,
 }
 
 impl QualityLimits {

@@ -98,7 +98,6 @@ pub fn decide_liveness(photo: &LivePhotoEvidence, subject: Subject, pad_score_mi
     }
 }
 
-/// Returns the reasons for FAIL.
 fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let usable = || evidence.live_photos.iter().enumerate().filter(|(_, photo)| photo.is_usable());
@@ -127,7 +126,6 @@ fn verify_fail_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     reasons
 }
 
-/// Returns the reasons for REVIEW.
 fn verify_review_reasons(evidence: &VerifyEvidence) -> Vec<Reason> {
     let Thresholds::Calibrated { pass_min, review_min, .. } = evidence.thresholds else {
         return vec![Reason::plain(ReasonCode::Uncalibrated, Subject::Request)];

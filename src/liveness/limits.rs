@@ -14,8 +14,7 @@ pub struct SessionLimits {
     pub admission: AdmissionLimits,
     /// Tracking of one face through the session.
     pub track: TrackLimits,
-    /// Guidance about the picture.
-    pub guidance: GuidanceLimits,
+    pub(super) guidance: GuidanceLimits,
     /// Order and times of the steps.
     pub steps: StepLimits,
     /// Criteria of a performed action.
@@ -35,7 +34,6 @@ pub struct AdmissionLimits {
     pub frames_measured_max: usize,
     /// Most frames admitted, measured or not.
     pub frames_admitted_max: usize,
-    /// Largest frame in bytes.
     pub frame_bytes_max: usize,
     /// Most bytes of all frames together.
     pub session_bytes_max: usize,
@@ -44,15 +42,15 @@ pub struct AdmissionLimits {
     /// Largest step back of the capture time. Zero requires that the time rises.
     pub clock_back_max: Duration,
     /// Largest drift between the client's and the server's clock.
-    pub clock_drift_max: Duration,
+    pub(super) clock_drift_max: Duration,
     /// Most changes of size, mirroring or rotation.
     pub format_changes_max: usize,
     /// Least frames per second, by the median of the last intervals.
     pub rate_min: f64,
     /// Number of intervals in that median.
-    pub rate_intervals: usize,
+    pub(super) rate_intervals: usize,
     /// Most frames measured per second. Further frames of a faster stream are left out (thinned).
-    pub rate_measured_max: f64,
+    pub(super) rate_measured_max: f64,
     /// Longest time between two frames during an action.
     pub gap_max: Duration,
 }
@@ -95,27 +93,27 @@ impl Default for AdmissionLimits {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackLimits {
     /// Least overlap of the face's box with the box of the frame before (intersection over union).
-    pub overlap_min: f64,
+    pub(super) overlap_min: f64,
     /// Area of a second face, relative to the main face, above which the second face counts.
     pub second_area_max: f64,
     /// Longest time with a second face.
-    pub second_time_max: Duration,
+    pub(super) second_time_max: Duration,
     /// Longest time without the face before the step restarts.
-    pub lost_max: Duration,
+    pub(super) lost_max: Duration,
     /// Most restarts of a session after the face was lost.
-    pub restarts_max: usize,
+    pub(super) restarts_max: usize,
     /// Interval for which the jump limits hold. Over a longer interval the face may move
     /// proportionally farther, so leaving out frames does not hide a cut.
-    pub jump_interval: Duration,
+    pub(super) jump_interval: Duration,
     /// Largest movement of the middle of the eyes, in inter-eye distances.
     pub jump_eyes_max: f64,
     /// Additional movement allowed per unit of turn: turning moves the eyes along.
-    pub jump_eyes_per_turn: f64,
+    pub(super) jump_eyes_per_turn: f64,
     /// Largest relative change of the distance of the eyes.
     pub jump_size_max: f64,
     /// Additional change allowed per unit of turn: the eyes of a turned face appear closer
     /// together.
-    pub jump_size_per_turn: f64,
+    pub(super) jump_size_per_turn: f64,
     /// Largest change of turn.
     pub jump_turn_max: f64,
 }
@@ -145,37 +143,37 @@ impl Default for TrackLimits {
 
 /// A limit with hysteresis: a problem starts at one value and ends at another.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hysteresis {
+pub(super) struct Hysteresis {
     /// The problem starts beyond this value.
-    pub enter: f64,
+    pub(super) enter: f64,
     /// The problem ends within this value.
-    pub leave: f64,
+    pub(super) leave: f64,
 }
 
 /// Limits of the guidance. The second value of each limit is up to a fifth stricter, so that a
 /// value near the limit does not toggle the message.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GuidanceLimits {
+pub(super) struct GuidanceLimits {
     /// Least distance of the eyes in pixels.
-    pub eye_distance_min: Hysteresis,
+    pub(super) eye_distance_min: Hysteresis,
     /// Largest distance of the eyes, as a share of the frame's shorter side.
-    pub eye_share_max: Hysteresis,
+    pub(super) eye_share_max: Hysteresis,
     /// Largest distance of the middle of the eyes from the frame's centre, as a share of the
     /// frame's side.
-    pub off_center_max: Hysteresis,
+    pub(super) off_center_max: Hysteresis,
     /// Largest turn of a face that looks into the camera.
-    pub turn_max: Hysteresis,
+    pub(super) turn_max: Hysteresis,
     /// Least brightness of the face.
-    pub brightness_min: Hysteresis,
+    pub(super) brightness_min: Hysteresis,
     /// Largest brightness of the face.
-    pub brightness_max: Hysteresis,
+    pub(super) brightness_max: Hysteresis,
     /// Largest movement of the eyes while the person holds still, in inter-eye distances per frame.
-    pub still_max: Hysteresis,
+    pub(super) still_max: Hysteresis,
     /// Largest change of turn per frame that can be measured well.
-    pub turn_speed_max: Hysteresis,
+    pub(super) turn_speed_max: Hysteresis,
     /// Least duration of a problem before it is announced, and of its absence before it is
     /// withdrawn.
-    pub hold: Duration,
+    pub(super) hold: Duration,
 }
 
 impl Default for GuidanceLimits {
@@ -207,9 +205,9 @@ impl Default for GuidanceLimits {
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepLimits {
     /// Least duration of a neutral face before a prompt.
-    pub neutral_hold: Duration,
+    pub(super) neutral_hold: Duration,
     /// Least neutral frames for a person's baseline.
-    pub neutral_frames_min: usize,
+    pub(super) neutral_frames_min: usize,
     /// Longest time from a prompt to the end of its action, and from there to the next prompt or to
     /// the end of the session.
     pub step_time_max: Duration,
@@ -241,9 +239,9 @@ pub struct ContinuityLimits {
     /// Most pictures with the same hash and nearly the same points as one from long before.
     pub loops_max: usize,
     /// Time between two pictures above which the first counts as long before.
-    pub loop_time_min: Duration,
+    pub(super) loop_time_min: Duration,
     /// Largest distance of a point from its first position in a loop, in pixels.
-    pub loop_distance_max: f64,
+    pub(super) loop_distance_max: f64,
     /// Least cosine of any two judged frames. If it is `None`, the caller sets it from the
     /// calibration. Without a calibration entry the caller sets −1, which every pair reaches: no
     /// session passes without an entry, so the identity need not fail it.
@@ -278,15 +276,15 @@ pub struct JudgingLimits {
     pub frames_min: usize,
     /// Most judged frames of a session in which the face is never lost. After each loss the step
     /// is prompted again, and the frame before that prompt is one more.
-    pub frames_max: usize,
+    pub(super) frames_max: usize,
     /// Largest turn of a judged frame.
-    pub turn_max: f64,
+    pub(super) turn_max: f64,
     /// Factor by which a frame must be sharper than all before to be judged for its sharpness.
-    pub sharper_min: f64,
+    pub(super) sharper_min: f64,
     /// A PAD score below this value counts as low.
-    pub low_score_below: f64,
+    pub(super) low_score_below: f64,
     /// Largest share of frames with a low PAD score.
-    pub low_share_max: f64,
+    pub(super) low_share_max: f64,
 }
 
 impl Default for JudgingLimits {

@@ -20,11 +20,9 @@ pub enum SessionEnd {
 /// The basis of a session's verdict, except for the match with the portrait.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionOutcome {
-    /// End of the session.
     pub ending: SessionEnd,
     /// How the frames reached the server.
     pub assurance: Assurance,
-    /// Results of the PAD networks.
     pub pad: PadEvidence,
     /// Sequence number of the matched frame.
     pub matched: Option<u32>,

@@ -116,7 +116,6 @@ fn has_enough_frames(outcome: &SessionOutcome) -> bool {
     outcome.pad.frames >= outcome.pad.frames_min.max(1)
 }
 
-/// Returns the reasons for FAIL.
 fn session_fail_reasons(
     outcome: &SessionOutcome,
     similarity: Option<f64>,
@@ -140,7 +139,6 @@ fn session_fail_reasons(
     reasons
 }
 
-/// Returns the reasons for RETRY.
 fn session_retry_reasons(outcome: &SessionOutcome) -> Vec<Reason> {
     match &outcome.ending {
         SessionEnd::Stopped(reasons) => {

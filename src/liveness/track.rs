@@ -12,7 +12,6 @@ use crate::face::{DetectedFace, ReasonCode, Rect};
 /// Result of locating the tracked face in a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Tracking {
-    /// The face was found.
     Found(TrackedFace),
     /// The face is missing, so far for a short time.
     Missing,
@@ -37,7 +36,6 @@ pub(super) struct Motion {
     pub(super) eyes_shift: f64,
     /// Relative change of the distance of the eyes.
     pub(super) size_change: f64,
-    /// Change of turn.
     pub(super) turn_change: f64,
 }
 

@@ -109,7 +109,6 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// Makes a [`ModelError::Value`].
     pub(super) fn value(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Value { key: key.into(), reason: reason.into() }
     }

@@ -87,7 +87,7 @@ pub struct InputContract {
     /// Height in pixels.
     pub height: usize,
     /// Set if the network also takes other square inputs: their sides are multiples of this.
-    pub side_multiple: Option<usize>,
+    pub(super) side_multiple: Option<usize>,
     /// Order of the axes.
     pub layout: Layout,
     /// Order of the channels.

@@ -55,7 +55,6 @@ pub struct Manifest {
 pub struct Origin {
     /// Registry and package.
     pub package: String,
-    /// Version of the package.
     pub version: String,
     /// Path of the file in the package.
     pub path: String,
@@ -70,7 +69,6 @@ pub struct Origin {
 pub struct GoldenSpec {
     /// Name of the safetensors file beside the manifest.
     pub file: String,
-    /// Hash of the file.
     pub sha256: Sha256Hex,
     /// Side of the square pictures in pixels, if it is not that of the input.
     pub side: Option<usize>,

@@ -157,7 +157,6 @@ pub(super) fn read_manifest(dir: &Path) -> Result<Manifest, ModelError> {
     Manifest::parse(&read_text(dir.join(MANIFEST_FILE))?)
 }
 
-/// Reads the ensemble in `dir`.
 pub(super) fn read_ensemble(dir: &Path) -> Result<Ensemble, ModelError> {
     Ensemble::parse(&read_text(dir.join(ENSEMBLE_FILE))?)
 }

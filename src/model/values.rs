@@ -18,7 +18,6 @@ const TEXT_BYTES_MAX: usize = 512;
 pub struct Sha256Hex(String);
 
 impl Sha256Hex {
-    /// Returns the hash of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
     }
@@ -32,7 +31,6 @@ impl Sha256Hex {
         Ok(Self(text))
     }
 
-    /// Returns the digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -58,7 +56,6 @@ impl Licence {
         Ok(Self(text))
     }
 
-    /// Returns the identifier.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -27,7 +27,6 @@ pub struct CameraFrame {
     pub file: Secret<Vec<u8>>,
 }
 
-/// The measurements of a frame.
 #[derive(Debug)]
 pub(super) struct MeasuredFrame {
     /// The input of the liveness rules.

@@ -31,7 +31,7 @@ pub use calls::Side;
 pub use error::{Error, ErrorKind, NOT_READY_RETRY_AFTER, Violation};
 pub use frame::CameraFrame;
 pub use lanes::lanes;
-pub use policy::{DecisionPolicies, DecisionPolicy, DecisionPolicyError};
+pub use policy::{DecisionPolicies, DecisionPolicyError};
 pub use report::{
     CalibratedSimilarity, Comparison, LivenessCheck, LivenessScore, PhotoReport, Photograph,
     Similarity, StageTimes, Verification,

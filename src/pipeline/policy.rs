@@ -59,13 +59,13 @@ pub enum DecisionPolicyError {
 
 /// The decision policy of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct DecisionPolicy<'a> {
+pub(super) struct DecisionPolicy<'a> {
     /// The calibration entry. Without an entry nothing may pass.
-    pub calibration: Option<&'a CalibrationEntry>,
+    pub(super) calibration: Option<&'a CalibrationEntry>,
     /// False-match rate of the decision.
-    pub policy_fmr: f64,
+    pub(super) policy_fmr: f64,
     /// Thresholds on the similarity.
-    pub thresholds: Thresholds,
+    pub(super) thresholds: Thresholds,
 }
 
 impl DecisionPolicies {
@@ -95,7 +95,7 @@ impl DecisionPolicies {
     ///
     /// # Errors
     /// The entry's sample does not support the false-match rate.
-    pub fn for_pair(
+    pub(super) fn for_pair(
         &self,
         pair_type: PairType,
         policy_fmr: Option<f64>,
@@ -134,7 +134,7 @@ fn own_entries(
 
 impl DecisionPolicy<'_> {
     /// Returns a cosine with its score and false-match rate by the calibration entry.
-    pub fn similarity(&self, cosine: f64) -> Similarity {
+    pub(super) fn similarity(&self, cosine: f64) -> Similarity {
         let on_entry = |entry: &CalibrationEntry| CalibratedSimilarity {
             score100: entry.score100(cosine),
             fmr: entry.fmr_at(cosine),
@@ -143,7 +143,7 @@ impl DecisionPolicy<'_> {
     }
 
     /// Returns the least cosine that passes, or `None` without a calibration entry.
-    pub fn similarity_min(&self) -> Option<f64> {
+    pub(super) fn similarity_min(&self) -> Option<f64> {
         match self.thresholds {
             Thresholds::Calibrated { pass_min, .. } => Some(pass_min),
             Thresholds::Uncalibrated => None,

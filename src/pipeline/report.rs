@@ -40,7 +40,7 @@ pub struct PhotoReport {
     /// Embedding of the main face, if requested and if the quality allows it.
     pub embedding: Option<Embedding>,
     /// L2 norm of the raw embedding, a proxy for overall quality.
-    pub embedding_norm: Option<f64>,
+    pub(super) embedding_norm: Option<f64>,
     /// Probability of a live person, if requested and if the quality allows it.
     pub pad_score: Option<f64>,
     /// Time in each stage.

@@ -31,7 +31,6 @@ pub(super) struct DetectedImage {
     pub(super) times: StageTimes,
 }
 
-/// A decoded image.
 struct DecodedImage {
     image: RgbImage,
     /// The image scaled to the detector's canvas.
@@ -57,7 +56,6 @@ impl DecodedImage {
     }
 }
 
-/// The faces of an image.
 pub(super) struct Faces {
     /// All faces in source pixel coordinates, the main one first, then by area.
     pub(super) all: Vec<DetectedFace>,

@@ -41,7 +41,6 @@ pub(super) struct DroppedRow<T> {
     pub(super) lane: usize,
     /// The row, which the shell must answer.
     pub(super) row: QueuedRow<T>,
-    /// Why the row was dropped.
     pub(super) reason: DropReason,
 }
 

@@ -149,7 +149,6 @@ impl<T> Lane<T> {
         (bucket, self.rows.drain(..count).collect())
     }
 
-    /// Removes and returns every row.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = QueuedRow<T>> {
         self.rows.drain(..)
     }

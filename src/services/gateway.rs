@@ -29,7 +29,6 @@ pub struct Gateway {
     pub limits: ImageSettings,
 }
 
-/// One admitted call.
 pub(super) struct AdmittedCall {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) ticket: Arc<Ticket>,

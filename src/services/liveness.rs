@@ -60,7 +60,6 @@ pub struct LivenessServer {
 /// Sender of a stream's events.
 type Events = mpsc::Sender<Result<v1::RunResponse, Status>>;
 
-/// A frame in the queue.
 struct QueuedFrame {
     frame: CameraFrame,
     /// When the last byte arrived.

@@ -13,7 +13,6 @@ use crate::engine::cpu::SelectError;
 pub(in crate::device) struct CudaSpec {
     /// CUDA ordinal, as in `cuda:0`.
     pub(in crate::device) number: usize,
-    /// Settings of GPUs.
     pub(in crate::device) settings: CudaSettings,
     /// Text for [`crate::device::DeviceDescription::chosen`].
     pub(in crate::device) chosen: &'static str,

@@ -28,7 +28,6 @@ pub(super) struct ValueBuffer {
 pub(super) enum ValueLayout {
     Image {
         layout: ImageLayout,
-        /// Bytes of one element.
         element_bytes: usize,
         /// Whether every run writes the border. That is necessary if the border is not zero, or if
         /// the image shares memory with buffers of other layouts. Otherwise the border holds zeros

@@ -143,7 +143,6 @@ impl Gpu {
         Ok(Self { device, stream, functions, blas, _blas_workspace: workspace, cudnn })
     }
 
-    /// Returns this GPU without cuDNN.
     #[cfg(test)]
     pub(super) fn without_cudnn(self) -> Self {
         Self { cudnn: None, ..self }

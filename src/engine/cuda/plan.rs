@@ -135,7 +135,6 @@ pub(super) struct ExternalValue {
 pub(super) struct ArenaLayout {
     /// Bytes from the start of the arena, per buffer.
     pub(super) offsets: Vec<usize>,
-    /// Size of the arena.
     pub(super) bytes: usize,
 }
 

@@ -126,7 +126,6 @@ pub(super) fn stored_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorErr
     if !fits || shape.len() > RANK_MAX { Err(refused()) } else { Ok(shape) }
 }
 
-/// Decodes a stored tensor.
 pub(super) fn decode(tensor: &TensorProto) -> Result<HostTensor, TensorError> {
     if holds_floats(tensor) {
         let shape = local_shape(tensor)?;

@@ -10,23 +10,22 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MovementLimits {
     /// Least neutral value. A movement to the other side does not count.
-    pub neutral_min: f64,
-    /// Largest neutral value.
-    pub neutral_max: f64,
+    pub(crate) neutral_min: f64,
+    pub(crate) neutral_max: f64,
     /// The peak begins at this value.
     pub enter: f64,
     /// The peak ends below this value.
     pub leave: f64,
     /// The movement is done at or below this value.
-    pub back: f64,
+    pub(crate) back: f64,
     /// Least duration of the peak. Either this or `peak_frames_min` must hold.
-    pub peak_time_min: Duration,
+    pub(crate) peak_time_min: Duration,
     /// Least number of frames of the peak.
-    pub peak_frames_min: usize,
+    pub(crate) peak_frames_min: usize,
     /// Shortest movement.
-    pub time_min: Duration,
+    pub(crate) time_min: Duration,
     /// Longest movement.
-    pub time_max: Duration,
+    pub(crate) time_max: Duration,
 }
 
 /// Criteria of a performed action.
@@ -36,29 +35,28 @@ pub struct GestureLimits {
     pub turn: MovementLimits,
     /// Largest plausible turn. A larger one is an error of the detector, and depth is not measured
     /// on it.
-    pub turn_max: f64,
+    pub(super) turn_max: f64,
     /// Least residual of a turned face that no flat picture explains.
-    pub depth_min: f64,
+    pub(crate) depth_min: f64,
     /// Movement of the nose's height relative to the person's neutral height.
-    pub nod: MovementLimits,
+    pub(crate) nod: MovementLimits,
     /// Largest turn at which a nod is measured.
-    pub nod_turn_max: f64,
+    pub(super) nod_turn_max: f64,
     /// Movement of the share by which the eyes are closed. The more open eye counts.
-    pub blink: MovementLimits,
-    /// Number of blinks required.
-    pub blinks: usize,
+    pub(crate) blink: MovementLimits,
+    pub(super) blinks: usize,
     /// Percentile of the neutral frames that counts as an open eye.
-    pub eye_open_percentile: f64,
+    pub(super) eye_open_percentile: f64,
     /// Least openness of a person's open eye. Narrower eyes cannot be judged.
-    pub eye_open_min: f64,
+    pub(super) eye_open_min: f64,
     /// From this openness on, an eye counts as open for every person.
-    pub eye_open_always: f64,
+    pub(crate) eye_open_always: f64,
     /// Largest turn at which a blink is measured.
-    pub blink_turn_max: f64,
+    pub(super) blink_turn_max: f64,
     /// Largest nod, up or down, at which a blink is measured.
     pub blink_nod_max: f64,
     /// Movement of the opening of the mouth.
-    pub mouth: MovementLimits,
+    pub(crate) mouth: MovementLimits,
 }
 
 impl Default for GestureLimits {

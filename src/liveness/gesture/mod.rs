@@ -33,9 +33,7 @@ pub(super) struct Gesture {
 /// Progress of an action after a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum GestureProgress {
-    /// The action is not done yet.
     Ongoing,
-    /// The action is done.
     Done {
         /// Start of the action's last movement.
         start: StartInterval,

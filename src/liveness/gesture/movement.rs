@@ -43,7 +43,6 @@ impl FrameTimes {
     }
 }
 
-/// Start of a movement.
 #[derive(Debug, Clone, Copy)]
 struct MovementStart {
     /// The last neutral frame. The movement started at this frame or after it.

@@ -13,7 +13,6 @@ use crate::liveness::measures::FaceMeasures;
 use crate::liveness::outcome::SessionEnd;
 use crate::liveness::reading::Reading;
 
-/// State of the current step.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one a session, and no list of them")]
 pub(super) enum StepState {

@@ -5,7 +5,6 @@ use crate::liveness::{Action, Assurance, STEPS, SessionVerdict};
 use crate::pipeline::report::Similarity;
 use crate::trust::SessionClaims;
 
-/// Counts of a session's frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCounts {
     /// All frames that the server received.

@@ -10,7 +10,6 @@ use crate::proto::v1;
 /// A valid `Verify`.
 #[derive(Debug)]
 pub struct ParsedVerify {
-    /// The caller.
     pub caller: Caller,
     /// The portrait of the document.
     pub portrait: Photograph,
@@ -23,20 +22,15 @@ pub struct ParsedVerify {
 /// A valid `Compare`.
 #[derive(Debug)]
 pub struct ParsedCompare {
-    /// The caller.
     pub caller: Caller,
-    /// The first face.
     pub a: Side,
-    /// The second face.
     pub b: Side,
 }
 
 /// A valid request about one photograph.
 #[derive(Debug)]
 pub struct ParsedPhoto {
-    /// The caller.
     pub caller: Caller,
-    /// The photograph.
     pub photo: Photograph,
 }
 

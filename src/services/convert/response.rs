@@ -17,13 +17,11 @@ use crate::proto::v1;
 pub struct ResponseInfo {
     /// The caller's identifier, or the server's own if the caller sent none.
     pub request_id: String,
-    /// The models that were used.
     pub models: Vec<LiveModel>,
     /// Time from the request message to the answer.
     pub total: Duration,
 }
 
-/// Builds the answer of `Verify`.
 pub fn verify_response(info: ResponseInfo, verification: &Verification) -> v1::VerifyResponse {
     let Verification { portrait, live, similarity, .. } = verification;
     let calibrated = similarity.and_then(|similarity| similarity.calibrated);
@@ -46,7 +44,6 @@ pub fn verify_response(info: ResponseInfo, verification: &Verification) -> v1::V
     }
 }
 
-/// Builds the answer of `Compare`.
 pub fn compare_response(info: ResponseInfo, comparison: &Comparison) -> v1::CompareResponse {
     let Comparison { similarity, a, b, .. } = comparison;
     let calibrated = similarity.and_then(|similarity| similarity.calibrated);
@@ -64,7 +61,6 @@ pub fn compare_response(info: ResponseInfo, comparison: &Comparison) -> v1::Comp
     }
 }
 
-/// Builds the answer of `Embed`.
 pub fn embed_response(info: ResponseInfo, photo: &PhotoReport) -> v1::EmbedResponse {
     v1::EmbedResponse {
         request_id: info.request_id,
@@ -76,7 +72,6 @@ pub fn embed_response(info: ResponseInfo, photo: &PhotoReport) -> v1::EmbedRespo
     }
 }
 
-/// Builds the answer of `Detect`.
 pub fn detect_response(info: ResponseInfo, photo: &PhotoReport) -> v1::DetectResponse {
     v1::DetectResponse {
         request_id: info.request_id,
@@ -88,7 +83,6 @@ pub fn detect_response(info: ResponseInfo, photo: &PhotoReport) -> v1::DetectRes
     }
 }
 
-/// Builds the answer of `CheckLiveness`.
 pub fn check_liveness_response(
     info: ResponseInfo,
     check: &LivenessCheck,

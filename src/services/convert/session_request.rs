@@ -20,16 +20,13 @@ const FRAMES_MAX: usize = 2048;
 /// A valid `CreateSession`.
 #[derive(Debug)]
 pub struct ParsedCreateSession {
-    /// The caller.
     pub caller: Caller,
-    /// The parameters of the session.
     pub spec: SessionSpec,
 }
 
 /// A valid `Start`.
 #[derive(Debug)]
 pub struct ParsedStart {
-    /// The caller.
     pub caller: Caller,
     /// Token and portrait.
     pub start: SessionStart,
@@ -38,7 +35,6 @@ pub struct ParsedStart {
 /// A valid `Evaluate`.
 #[derive(Debug)]
 pub struct ParsedEvaluate {
-    /// The caller.
     pub caller: Caller,
     /// Token and portrait.
     pub start: SessionStart,
@@ -49,7 +45,6 @@ pub struct ParsedEvaluate {
 /// A valid `GetResult`.
 #[derive(Debug)]
 pub struct ParsedGetResult {
-    /// The caller.
     pub caller: Caller,
     /// The session whose result is requested.
     pub session: SessionId,

@@ -13,7 +13,6 @@ use crate::proto::v1::run_response::Event as RunEvent;
 /// Instruction before the first action.
 const FIRST_PROMPT: &str = "look straight into the camera";
 
-/// Builds the answer of `CreateSession`.
 pub fn create_session_response(
     request_id: String,
     created: &CreatedSession,

@@ -109,7 +109,6 @@ impl Work for Unpack {
     }
 }
 
-/// Copies a flat buffer.
 pub(in crate::cpu) struct FlatCopy {
     pub(in crate::cpu) input: usize,
     pub(in crate::cpu) output: usize,
