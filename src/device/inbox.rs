@@ -18,9 +18,15 @@ pub(super) enum Work {
         reply: oneshot::Sender<Result<LoadTiming, DeviceError>>,
         permit: OwnedSemaphorePermit,
     },
-    Run { batch: Batch, reply: oneshot::Sender<BatchOutcome>, permit: OwnedSemaphorePermit },
+    Run {
+        batch: Batch,
+        reply: oneshot::Sender<BatchOutcome>,
+        permit: OwnedSemaphorePermit,
+    },
     /// Free the networks whose handles have been dropped.
-    Sweep { permit: OwnedSemaphorePermit },
+    Sweep {
+        permit: OwnedSemaphorePermit,
+    },
 }
 
 /// The sending side of the inbox of a device's thread. The group holds it; dropping it ends the

@@ -33,7 +33,9 @@ pub(crate) enum Op {
         /// Value of the border elements.
         value: f32,
     },
-    Concat { axis: usize },
+    Concat {
+        axis: usize,
+    },
     /// Selects every `step`th element from `start` on. The output's shape gives their number.
     Slice {
         axis: usize,
@@ -52,7 +54,9 @@ pub(crate) enum Op {
     /// Repeats elements along axes of size 1 until the value has the output's shape.
     Expand,
     /// Exponentials along an axis, divided by their sum.
-    Softmax { axis: usize },
+    Softmax {
+        axis: usize,
+    },
     /// Reduces axes to size 1. The reduced axes stay in the shape.
     Reduce {
         reduction: Reduction,

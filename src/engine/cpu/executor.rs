@@ -59,11 +59,11 @@ impl PlanExecutor {
         let scratch = MappedMemory::zeroed(schedule.scratch_bytes);
         let null = BufferPtr { start: std::ptr::null_mut(), item_stride: 0 };
         let buffer_ptrs = schedule.arena_places.iter().map(|place| match place {
-            // SAFETY: the places lie in the arena.
-            Some(place) => BufferPtr {
-                start: unsafe { arena.start().add(place.offset) },
-                item_stride: place.item_stride,
-            },
+            Some(place) => {
+                // SAFETY: the places lie in the arena.
+                let start = unsafe { arena.start().add(place.offset) };
+                BufferPtr { start, item_stride: place.item_stride }
+            }
             None => null,
         });
         let buffer_ptrs = buffer_ptrs.collect();
