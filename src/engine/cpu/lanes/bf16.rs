@@ -18,6 +18,7 @@ pub(in crate::cpu) struct Bf16;
 const PAIR: usize = 2;
 
 /// Returns the nearest bfloat16, with ties to even. A NaN stays a NaN.
+#[inline]
 pub(in crate::cpu) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {
@@ -28,6 +29,7 @@ pub(in crate::cpu) fn to_bf16(x: f32) -> u16 {
 }
 
 /// Returns the number that a bfloat16 stands for.
+#[inline]
 pub(in crate::cpu) fn from_bf16(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
@@ -103,6 +105,7 @@ impl Format<Zmm> for Bf16 {
 }
 
 /// The same numbers without the instructions. This is slow; tests compare the fast path with it.
+/// Loops have an index for the same reason as in [`Array`].
 impl Format<Array> for Bf16 {
     type Element = u16;
     type Weights = [[f32; LANES]; PAIR];
@@ -114,17 +117,24 @@ impl Format<Array> for Bf16 {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let narrow = from.cast::<[u16; LANES]>().read_unaligned();
-            Array::load(narrow.map(from_bf16).as_ptr())
+            let mut wide = [0.0; LANES];
+            for lane in 0..LANES {
+                wide[lane] = from_bf16(narrow[lane]);
+            }
+            Array::load(wide.as_ptr())
         }
     }
 
     #[inline(always)]
     unsafe fn store(lanes: Array, to: *mut u16) {
-        let mut wide = [0.0; LANES];
+        let (mut wide, mut narrow) = ([0.0; LANES], [0; LANES]);
         // SAFETY: guaranteed by the caller, and `wide` holds sixteen numbers.
         unsafe {
             lanes.store(wide.as_mut_ptr());
-            to.cast::<[u16; LANES]>().write_unaligned(wide.map(to_bf16));
+            for lane in 0..LANES {
+                narrow[lane] = to_bf16(wide[lane]);
+            }
+            to.cast::<[u16; LANES]>().write_unaligned(narrow);
         }
     }
 
@@ -132,14 +142,20 @@ impl Format<Array> for Bf16 {
     unsafe fn load_weights(from: *const u16) -> Self::Weights {
         // SAFETY: guaranteed by the caller.
         let pairs = unsafe { from.cast::<[[u16; PAIR]; LANES]>().read_unaligned() };
-        let one = |which: usize| pairs.map(|pair| from_bf16(pair[which]));
-        [one(0), one(1)]
+        let mut weights = [[0.0; LANES]; PAIR];
+        for lane in 0..LANES {
+            for channel in 0..PAIR {
+                weights[channel][lane] = from_bf16(pairs[lane][channel]);
+            }
+        }
+        weights
     }
 
     #[inline(always)]
     unsafe fn load_pixel(from: *const u16) -> [f32; PAIR] {
         // SAFETY: guaranteed by the caller.
-        unsafe { from.cast::<[u16; PAIR]>().read_unaligned().map(from_bf16) }
+        let [first, second] = unsafe { from.cast::<[u16; PAIR]>().read_unaligned() };
+        [from_bf16(first), from_bf16(second)]
     }
 
     #[inline(always)]
@@ -147,8 +163,9 @@ impl Format<Array> for Bf16 {
         // SAFETY: arrays need no special instructions.
         unsafe {
             let mut sum = sum;
-            for (weights, x) in weights.iter().zip(pixel) {
-                sum = Array::load(weights.as_ptr()).mul_add(Array::splat(x), sum);
+            for channel in 0..PAIR {
+                let weights = Array::load(weights[channel].as_ptr());
+                sum = weights.mul_add(Array::splat(pixel[channel]), sum);
             }
             sum
         }
