@@ -25,6 +25,7 @@ mod compare;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod cuda_survey;
 mod device_set;
 mod error;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use choice::DeviceChoice;
 pub use compare::compare;
 #[cfg(feature = "cuda")]
 pub use cuda::open_gpu_alone;
+pub use cuda_survey::{CudaSurvey, GpuSurvey};
 pub use device_set::DeviceSet;
 pub use error::{DeviceError, Loss};
 pub use health::{DeviceHealth, DeviceState, GroupHealth};
@@ -72,7 +74,7 @@ pub use loaded::{LoadTiming, LoadedModel};
 pub use machine::DeviceDescription;
 pub use plan::DevicePlan;
 pub use settings::{CudaSettings, DeviceSettings};
-pub use survey::{CpuSurvey, CudaSurvey, GpuSurvey, KernelSurvey, survey};
+pub use survey::{CpuSurvey, KernelSurvey, survey};
 
 use health::StateReporter;
 use inbox::{Inbox, Work};

@@ -6,6 +6,7 @@ use std::thread;
 
 use serde::Serialize;
 
+use super::cuda_survey::CudaSurvey;
 use crate::engine::Precision;
 use crate::engine::cpu::KernelChoice;
 
@@ -14,50 +15,6 @@ use crate::engine::cpu::KernelChoice;
 pub struct Survey {
     pub cpu: CpuSurvey,
     pub cuda: CudaSurvey,
-}
-
-/// The libraries and devices of CUDA.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CudaSurvey {
-    /// Why no GPU can be used; `None` if at least one can.
-    pub unusable: Option<String>,
-    /// Newest CUDA version that the driver supports, such as `13.0`.
-    pub driver: Option<String>,
-    /// Libraries, in the order in which they are checked.
-    pub libraries: Vec<LibrarySurvey>,
-    /// All devices that the driver finds, usable or not. The index is the CUDA ordinal.
-    pub devices: Vec<GpuSurvey>,
-}
-
-/// A library that networks on GPUs need.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LibrarySurvey {
-    /// Name and file names of the library.
-    pub name: String,
-    /// Whether GPUs can be used without the library.
-    pub is_optional: bool,
-    /// Message of the dynamic loader if the library is missing.
-    pub missing: Option<String>,
-}
-
-/// A GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GpuSurvey {
-    /// Device name, such as `cuda:0`.
-    pub device: String,
-    /// Why the GPU cannot be used. The fields below are `None` if the reason kept them from being
-    /// read.
-    pub unusable: Option<String>,
-    /// Model name given by the driver.
-    pub model: Option<String>,
-    /// Compute capability, such as `9.0`.
-    pub capability: Option<String>,
-    /// Total memory.
-    pub memory_bytes: Option<usize>,
-    /// Memory that this process can allocate.
-    pub free_bytes: Option<usize>,
-    /// Library that runs convolutions.
-    pub kernels: &'static str,
 }
 
 /// The CPU and the kernels that it can run.
@@ -96,14 +53,14 @@ pub fn survey() -> Survey {
         f32: KernelSurvey::of(Precision::F32),
         bf16: KernelSurvey::of(Precision::Bf16),
     };
-    Survey { cpu, cuda: cuda_survey() }
+    Survey { cpu, cuda: survey_cuda() }
 }
 
 #[cfg(feature = "cuda")]
-use super::cuda::survey as cuda_survey;
+use super::cuda::survey as survey_cuda;
 
 #[cfg(not(feature = "cuda"))]
-fn cuda_survey() -> CudaSurvey {
+fn survey_cuda() -> CudaSurvey {
     let unusable = Some("this build has no CUDA support (feature `cuda`)".to_owned());
     CudaSurvey { unusable, driver: None, libraries: Vec::new(), devices: Vec::new() }
 }

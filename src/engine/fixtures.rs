@@ -237,10 +237,11 @@ fn cosine_distance(found: &[f32], expected: &[f32]) -> f64 {
 /// NaN if an element is NaN.
 pub(super) fn largest_errors(found: &[Vec<f32>], expected: &[Vec<f32>]) -> (f32, f64) {
     assert_eq!(found.len(), expected.len());
+    // `max` would drop a NaN.
+    if found.iter().flatten().any(|x| x.is_nan()) {
+        return (f32::NAN, f64::NAN);
+    }
     found.iter().zip(expected).fold((0.0, 0.0), |(difference, distance), (f, e)| {
-        if f.iter().any(|x| x.is_nan()) {
-            return (f32::NAN, f64::NAN);
-        }
         (relative_difference(f, e).max(difference), cosine_distance(f, e).max(distance))
     })
 }

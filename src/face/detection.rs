@@ -70,9 +70,6 @@ pub struct MainFace {
     pub index: usize,
     /// The face.
     pub face: DetectedFace,
-    /// Area of the largest other face relative to this face; 0 without another face. ISO/IEC
-    /// 29794-5 "single face present".
-    pub second_area_ratio: f32,
 }
 
 /// Chooses the main face of a photograph: the largest, with less weight the farther it is from the
@@ -95,7 +92,5 @@ pub fn choose_main_face(faces: &[DetectedFace], width: usize, height: usize) -> 
             .then(other.rect.x.total_cmp(&one.rect.x))
             .then(other.rect.y.total_cmp(&one.rect.y))
     })?;
-    let others = faces.iter().enumerate().filter(|&(other, _)| other != index);
-    let second_area = others.map(|(_, other)| other.rect.area()).fold(0.0, f32::max);
-    Some(MainFace { index, face, second_area_ratio: second_area / face.rect.area() })
+    Some(MainFace { index, face })
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use candle_core::cuda_backend::cudarc::driver::CudaContext;
 
 use super::requirement::{GpuIdentity, check_driver, cuda_version, driver_version};
-use crate::device::survey::{CudaSurvey, GpuSurvey, LibrarySurvey};
+use crate::device::cuda_survey::{CudaSurvey, GpuSurvey, LibrarySurvey};
 use crate::engine::cuda::free_bytes;
 use crate::engine::cuda::lazy::{self, Library};
 
