@@ -1,5 +1,5 @@
-//! What a survey tells of CUDA. The types exist in every build, so that a build without CUDA says so
-//! in the same form.
+//! What a survey says about CUDA. The types exist in every build: one without CUDA says so in the
+//! same form.
 
 use serde::Serialize;
 

@@ -79,7 +79,7 @@ impl Graph {
         self.outputs.iter().map(|output| output.value)
     }
 
-    /// Returns the nodes. Each node is behind the nodes whose outputs it reads.
+    /// Returns the nodes. Each node comes after the nodes whose outputs it reads.
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
     }

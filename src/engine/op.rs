@@ -28,7 +28,7 @@ pub(crate) enum Op {
     Pad {
         /// Border elements in front, per axis.
         before: Vec<usize>,
-        /// Border elements behind, per axis.
+        /// Border elements after the value, per axis.
         after: Vec<usize>,
         /// Value of the border elements.
         value: f32,

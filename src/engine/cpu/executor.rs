@@ -198,8 +198,8 @@ pub(super) struct Share {
 
 impl Share {
     /// Returns this share of a step, or `None` if the share is empty. A step with many rows is
-    /// split by rows, because the next step then mostly reads rows of the same thread. Other steps
-    /// are split by groups of channels.
+    /// split by rows, because the next step then mostly reads rows of the same thread. So is a step
+    /// with more units of rows than groups of channels. Other steps are split by groups.
     fn region(self, step: &Step) -> Option<OutputRegion> {
         let units = step.rows.div_ceil(step.row_unit);
         let split = |count: usize| {

@@ -5,8 +5,9 @@ use super::lanes::LANES;
 /// The layout of an image of one item, `[block][top + height + bottom][left + width + right][16
 /// channels]`.
 ///
-/// The border is real memory around every block, so kernels need no test at the edges. Lanes beyond
-/// the last channel hold numbers that are never read, or are multiplied by zero.
+/// The border is real memory around every block, so the taps of a convolution need no test at the
+/// edges; pools clamp their windows instead. Lanes beyond the last channel hold numbers that are
+/// never read, or are multiplied by zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ImageLayout {
     pub(super) channels: usize,

@@ -10,7 +10,7 @@
 //!
 //! | optimisation | file |
 //! |---|---|
-//! | channels in blocks of sixteen, and a border in memory: no kernel tests for edges | `layout` |
+//! | channels in blocks of sixteen, and a border in memory: no tests for edges | `layout` |
 //! | one source of each kernel for all instruction sets | `lanes` |
 //! | the sums of a tile stay in registers | `kernels/tile` |
 //! | AMX: pixels of several rows in one line, two taps in one product | `kernels/{strip,amx}` |

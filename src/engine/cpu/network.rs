@@ -57,7 +57,7 @@ pub struct StepReport {
     /// Multiply-accumulate operations (MACs) for the whole batch, counted as for a direct
     /// convolution.
     pub macs: u64,
-    /// Bytes of constants.
+    /// Bytes of packed weights.
     pub weight_bytes: usize,
     /// Whether the step ran in bands of rows, as a stage of a chain.
     pub is_in_bands: bool,
@@ -103,7 +103,7 @@ impl CpuNetwork {
         self.plan.kernels.name
     }
 
-    /// Returns the bytes of all packed constants, and of the activations and scratch of one thread.
+    /// Returns the bytes of all packed weights, and of the activations and scratch of one thread.
     pub fn memory_bytes(&self) -> [usize; 2] {
         [self.plan.weight_bytes(), self.schedule.arena_bytes + self.schedule.scratch_bytes]
     }

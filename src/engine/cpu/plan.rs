@@ -111,7 +111,7 @@ impl Step {
 }
 
 impl Plan {
-    /// Bytes of all constants.
+    /// Bytes of all packed weights.
     pub(super) fn weight_bytes(&self) -> usize {
         self.steps.iter().map(|step| step.work.weight_bytes()).sum()
     }

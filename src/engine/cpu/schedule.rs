@@ -126,8 +126,8 @@ impl LiveRange {
         self.layout.bytes().next_multiple_of(ALIGNMENT) + BUFFER_GUARD_BYTES
     }
 
-    /// Bytes of all items. Kernels may read past the end of slopes and biases, but never of
-    /// activations, so no bytes follow the last item.
+    /// Bytes of all items, each with its alignment and, in tests, its guard. Kernels never read
+    /// past the end of activations, so nothing else needs to follow the last item.
     fn bytes(&self) -> usize {
         self.item_bytes() * self.items
     }

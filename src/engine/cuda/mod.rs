@@ -5,9 +5,10 @@
 //! ```
 //!
 //! - `layout`: images are stored with their channels last, as tensor cores read them.
-//! - `work`, `kernels/*.cu`: dense convolutions run in cuDNN. Without cuDNN, or where cuDNN refuses
-//!   one, cuBLAS multiplies patches of the image. Depthwise convolutions, epilogues and all other
-//!   operations are our own kernels.
+//! - `work`, `kernels/*.cu`: matrix products, and 1×1 convolutions of one group, of stride 1 and
+//!   without border, run in cuBLAS. Depthwise convolutions, epilogues and all other operations are
+//!   our own kernels. Other convolutions run in cuDNN. Without cuDNN, or where cuDNN refuses one,
+//!   cuBLAS multiplies patches of the image.
 //! - `plan`: one arena holds all values, and buffers with disjoint live ranges share its bytes. No
 //!   memory is allocated while a network runs, so a run can be captured once and replayed.
 //! - `lower`: transposes and reshapes that would move no element cost nothing.

@@ -60,7 +60,7 @@ pub(super) fn max_pool(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> 
 pub(super) fn average_pool(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let count_include_pad = node.attributes.flag("count_include_pad", false)?;
     let (x, placed) = read_pool(node)?;
-    // Elements that ceil_mode adds behind never count in the mean. A single flag for the whole
+    // Elements that ceil_mode adds at the end never count in the mean. A single flag for the whole
     // border cannot express that.
     if count_include_pad && placed.overhangs {
         return Err(unsupported("ceil_mode", 1));

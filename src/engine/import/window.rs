@@ -10,7 +10,7 @@ use crate::shape::VALUE_ELEMENTS_MAX;
 pub(super) enum Rounding {
     /// Only windows inside image and border count.
     Down,
-    /// A last window may reach beyond the border, if it starts before the border behind the image.
+    /// A last window may reach beyond the border, if it starts before the border after the image.
     Up,
 }
 
@@ -107,7 +107,7 @@ fn split_pads(totals: [usize; 2], first: impl Fn(usize) -> usize) -> [usize; 4] 
 }
 
 /// Returns the number of windows along an axis of `padded` elements, or `None` if the kernel does
-/// not fit. `end` is the index at which the border behind the image starts.
+/// not fit. `end` is the index at which the border after the image starts.
 fn window_count(
     padded: usize,
     extent: usize,

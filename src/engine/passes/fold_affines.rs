@@ -8,7 +8,7 @@ use crate::shape::known_elements;
 
 /// Folds each affine operation
 /// - into the convolution or matrix product before it, or
-/// - into the matrix product behind it, also across a reshape,
+/// - into the matrix product after it, also across a reshape,
 ///
 /// if the value between them has no other reader.
 /// [`fold_leading_affines`](fn@super::fold_leading_affines) folds affine operations before
@@ -212,7 +212,7 @@ mod tests {
             node("MatMul", &["rows", "fc"], "p", &[]),
             node("Mul", &["p", "three"], "y", &[]),
         ];
-        // The reshape makes two vectors of eight per item. Only the affine behind can be folded.
+        // The reshape makes two vectors of eight per item. Only the affine after it can be folded.
         check(two_vectors_of_8, &[("Affine", 2), ("Linear", 1), ("Reshape", 1)]);
     }
 

@@ -1,4 +1,4 @@
-//! Folds affine operations into the convolutions behind them, border values included.
+//! Folds affine operations into the convolutions after them, border values included.
 
 use super::drop_dead;
 use crate::constant::Constant;

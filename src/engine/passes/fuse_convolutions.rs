@@ -4,7 +4,7 @@ use super::drop_dead;
 use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{BinaryOp, Op};
 
-/// Fuses into each convolution the residual that is added to its result, then the activation behind
+/// Fuses into each convolution the residual that is added to its result, then the activation after
 /// it. The value between two fused nodes must have no other reader. A convolution adds the bias,
 /// then the residual, and then applies the activation.
 pub(super) fn fuse_convolutions(mut graph: Graph) -> Graph {

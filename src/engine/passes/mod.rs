@@ -18,7 +18,7 @@ use sink_transposes::sink_transposes;
 
 use super::graph::Graph;
 
-/// Runs all passes. Each pass is behind the passes that create opportunities for it.
+/// Runs all passes. Each pass comes after the passes that create opportunities for it.
 pub fn optimise(graph: Graph) -> Graph {
     let passes = [
         sink_transposes,

@@ -7,7 +7,7 @@ use crate::op::{Activation, Affine, Op};
 use crate::shape::{inverse, keeps_order, permute};
 
 /// Runs operations on untransposed values where possible. Networks that were converted from
-/// channels-last exports have a transpose before and behind each convolution. An operation that
+/// channels-last exports have a transpose before and after each convolution. An operation that
 /// treats all axes alike, or whose axes can be renamed, reads the untransposed value instead.
 /// Before any other operation the transpose is inserted.
 pub(super) fn sink_transposes(graph: Graph) -> Graph {

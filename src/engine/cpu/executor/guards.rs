@@ -19,7 +19,7 @@ impl PlanExecutor {
         }
     }
 
-    /// Panics if a run wrote to bytes between buffers or behind the scratch, or to a border of
+    /// Panics if a run wrote to bytes between buffers or after the scratch, or to a border of
     /// zeros.
     #[track_caller]
     pub(in crate::cpu) fn assert_guards_intact(&self) {

@@ -58,7 +58,8 @@ impl<L: Lanes, F: Format<L>> Kernel<L> for ElementwiseKernel<F> {
     }
 }
 
-/// A function of one element that an epilogue cannot compute.
+/// A function of one element, applied by a step of its own. `LeakyRelu` and `Clip` are for flat
+/// buffers only; on images they are epilogues.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::cpu) enum ActivationKind {
     Sigmoid,

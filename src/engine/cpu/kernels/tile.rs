@@ -4,7 +4,7 @@
 //! all pixels, and each broadcast pixel serves all blocks. So the processor does 28 multiply-adds
 //! for 16 loads and never waits for memory. Pixels lie at fixed distances, so their addresses are
 //! part of the instructions. Borders are in memory, so no tap needs a test. Bias, residual and
-//! activation are applied before the only store.
+//! epilogue are applied before the only store.
 //!
 //! The sum of an output runs over blocks, taps and channels in memory order, whatever the shape of
 //! the tile. So the results of an item do not depend on how an image is divided into tiles.

@@ -217,8 +217,8 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// Panics if a tap of an output lies outside of the image and its border. The kernels test no
-/// edges.
+/// Panics if a tap of an output lies outside of the image and its border. The kernels do
+/// not test taps for edges.
 fn assert_reads_inside(conv: &Conv, image: &ImageRef, output_sides: [usize; 2]) {
     let (layout, window) = (&image.layout, conv.window);
     let has_border = layout.border.iter().zip(&window.pads).all(|(border, pad)| border >= pad);

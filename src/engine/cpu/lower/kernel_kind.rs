@@ -145,7 +145,7 @@ pub(super) enum KernelKind<'g> {
     Fallback(&'g Node),
 }
 
-/// A convolution of a blocked image.
+/// A convolution that has a kernel, with the image that it reads.
 pub(super) struct Convolution<'g> {
     pub(super) conv: &'g Conv,
     pub(super) activation: Option<ImageActivation>,

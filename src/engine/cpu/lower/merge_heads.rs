@@ -8,7 +8,7 @@ use crate::passes::drop_dead;
 
 /// Merges sibling heads of a detector into a single convolution; each head then reads its slice of
 /// the channels. A head is a convolution to a few channels, perhaps with depthwise convolutions
-/// behind it. Siblings read the same image. The kernels compute [`LANES`] channels at once, even if
+/// after it. Siblings read the same image. The kernels compute [`LANES`] channels at once, even if
 /// a convolution has fewer.
 ///
 /// Only heads whose results are only reshaped or transposed are merged. A convolution cannot read
@@ -20,7 +20,7 @@ pub(super) fn merge_heads(mut graph: Graph) -> Graph {
     graph
 }
 
-/// A convolution of all channels, then the depthwise convolutions behind it.
+/// A convolution of all channels, then the depthwise convolutions after it.
 type Head<'g> = Vec<ConvNode<'g>>;
 
 /// A convolution and the index of its node.

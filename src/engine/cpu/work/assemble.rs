@@ -127,7 +127,8 @@ impl Work for Upsample {
     }
 }
 
-/// Fills the border of an image, for convolutions whose border is not zero.
+/// Writes the border of an image in every run: values other than zero, or zeros where the image
+/// shares memory or is stored in part.
 #[derive(Clone)]
 pub(in crate::cpu) struct FillBorder {
     pub(in crate::cpu) image: ImageRef,

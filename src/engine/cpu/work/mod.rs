@@ -58,12 +58,13 @@ pub(super) trait Work: Send + Sync {
         0
     }
 
-    /// Returns the bytes of constants, which are read once for each region.
+    /// Returns the bytes of the packed weights, in whole pages. They are read once for each region.
+    /// Biases, slopes and other numbers per channel do not count.
     fn weight_bytes(&self) -> usize {
         0
     }
 
-    /// Returns how often an item uses each constant. One use counts as the time that a register
+    /// Returns how often an item uses each weight. One use counts as the time that a register
     /// tile takes for it, so faster kernels return less.
     fn weight_uses(&self) -> usize {
         usize::MAX

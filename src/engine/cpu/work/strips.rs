@@ -15,8 +15,8 @@ pub(in crate::cpu) struct Strips {
 }
 
 /// About this many pixels are computed for all groups of channels before the next pixels. That is
-/// enough for configuring the tiles of AMX, some hundred cycles each time, to take 1 % of the time.
-/// It is few enough for 64 channels of them to stay in the first-level cache.
+/// enough for configuring the tiles of AMX, a few hundred cycles each time, to take 1 % of the
+/// time. It is few enough for 64 channels of them to stay in the first-level cache.
 const PIXELS_AT_ONCE: usize = 256;
 
 impl Strips {
@@ -95,9 +95,9 @@ impl Work for Strips {
     }
 
     fn weight_uses(&self) -> usize {
-        // Speed against register tiles. It is relative to memory, from which weights of half the
-        // bytes arrive twice as fast.
-        const FASTER: usize = 4;
-        self.dense.weight_uses() / FASTER
+        // How many times as fast a strip uses a weight as a register tile in `f32`. Half of that
+        // counts, because bfloat16 weights arrive twice as fast. A low estimate.
+        const SPEED_OVER_TILES: usize = 4;
+        self.dense.weight_uses() / SPEED_OVER_TILES
     }
 }

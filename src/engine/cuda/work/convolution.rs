@@ -20,7 +20,8 @@ use crate::cuda::plan::{ConstantOffset, LaunchContext, Work};
 /// not stay in the cache.
 const PATCHES_BYTES_MAX: usize = 32 << 20;
 
-/// A depthwise convolution, which has one kernel for each output channel.
+/// A convolution whose groups have one input channel each. Unlike in `Conv::is_depthwise`, a group
+/// may have several output channels.
 pub(in crate::cuda) struct Depthwise {
     kernel: Kernel,
     weight: ConstantOffset,
