@@ -53,7 +53,7 @@ impl Writer {
 /// group][16][depth]`. A group has as many blocks of output channels as a tile; the last group may
 /// have fewer. A dot multiplies `depth` input channels of one tap: see `Format::dot`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DenseShape {
+pub(super) struct ProductShape {
     pub(super) outputs: usize,
     pub(super) inputs: usize,
     /// Height and width.
@@ -69,7 +69,7 @@ pub(super) struct DenseShape {
     pub(super) pads_last_block: bool,
 }
 
-impl DenseShape {
+impl ProductShape {
     #[inline]
     pub(super) fn input_blocks(&self) -> usize {
         self.inputs.div_ceil(self.block_channels)
@@ -152,7 +152,7 @@ impl DenseShape {
 
 /// Transforms a 3×3 kernel for Winograd's algorithm, and packs one `f32` matrix for each of the 36
 /// elements of a transformed tile.
-pub(super) fn winograd(weight: &Constant, shape: &DenseShape) -> MappedMemory {
+pub(super) fn winograd(weight: &Constant, shape: &ProductShape) -> MappedMemory {
     let transformed: Vec<[f32; TRANSFORMED_LEN]> =
         weight.data().chunks_exact(9).map(transform_kernel).collect();
     let kernel = |output: usize, input: usize| transformed[output * shape.inputs + input];
@@ -195,13 +195,13 @@ pub(super) fn depthwise(weight: &Constant, channels: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    fn shapes() -> impl Iterator<Item = DenseShape> {
+    fn shapes() -> impl Iterator<Item = ProductShape> {
         let sizes = [(1, 1), (16, 16), (17, 15), (40, 33), (70, 3)];
         let kinds = [(LANES, 1, 1), (LANES, 1, 2), (LANES, 2, 1), (LANES, 2, 2), (1, 1, 2)];
         sizes.into_iter().flat_map(move |(outputs, inputs)| {
             kinds.into_iter().flat_map(move |(block_channels, depth, tile_blocks)| {
                 let kernel = [2, 3];
-                [false, true].map(|pads_last_block| DenseShape {
+                [false, true].map(|pads_last_block| ProductShape {
                     outputs,
                     inputs,
                     kernel,
@@ -224,7 +224,7 @@ mod tests {
 
     /// Reads packed weights in the order of a tile: for each dot, the blocks of the group one after
     /// another.
-    fn read(shape: &DenseShape, packed: &[f32], mut visit: impl FnMut([usize; 3], f32)) {
+    fn read(shape: &ProductShape, packed: &[f32], mut visit: impl FnMut([usize; 3], f32)) {
         let [dots, dots_last] = shape.dots_per_tap();
         for (first, blocks) in (0..shape.groups()).map(|group| shape.group_blocks(group)) {
             let mut weights = packed[first * shape.block_elements()..].iter();

@@ -162,7 +162,7 @@ impl<'g> GraphAnalysis<'g> {
 
     fn bordered_readers(&self, value: ValueId) -> impl Iterator<Item = &'g Conv> {
         self.uses.readers(value).iter().filter_map(move |&at| match &self.kinds[at] {
-            KernelKind::Dense(convolution)
+            KernelKind::Direct(convolution)
             | KernelKind::Winograd(convolution)
             | KernelKind::Depthwise(convolution)
                 if convolution.input.id == value && convolution.conv.window.pads != [0; 4] =>
@@ -185,7 +185,7 @@ mod tests {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Kind {
         Planar { channels_last: bool },
-        Dense,
+        Direct,
         Winograd,
         Depthwise,
         FullyConnected,
@@ -207,7 +207,7 @@ mod tests {
                 KernelKind::Planar { channels_last, .. } => {
                     Self::Planar { channels_last: *channels_last }
                 }
-                KernelKind::Dense(_) => Self::Dense,
+                KernelKind::Direct(_) => Self::Direct,
                 KernelKind::Winograd(_) => Self::Winograd,
                 KernelKind::Depthwise(_) => Self::Depthwise,
                 KernelKind::FullyConnected(_) => Self::FullyConnected,
@@ -262,10 +262,10 @@ mod tests {
     #[test]
     fn convolutions_get_the_kernel_of_their_shape() {
         assert_eq!(convolved(32, 32, [3, 3], 1), Kind::Winograd);
-        assert_eq!(convolved(32, 31, [3, 3], 1), Kind::Dense);
-        assert_eq!(convolved(31, 32, [3, 3], 1), Kind::Dense);
-        assert_eq!(convolved(32, 32, [3, 5], 1), Kind::Dense);
-        assert_eq!(convolved(32, 32, [1, 1], 1), Kind::Dense);
+        assert_eq!(convolved(32, 31, [3, 3], 1), Kind::Direct);
+        assert_eq!(convolved(31, 32, [3, 3], 1), Kind::Direct);
+        assert_eq!(convolved(32, 32, [3, 5], 1), Kind::Direct);
+        assert_eq!(convolved(32, 32, [1, 1], 1), Kind::Direct);
         assert_eq!(convolved(32, 32, [3, 3], 32), Kind::Depthwise);
         assert_eq!(convolved(32, 32, [3, 3], 2), Kind::Fallback);
         // Two outputs for each channel.
@@ -291,7 +291,7 @@ mod tests {
             last(&draft.graph(&[channels, 8, 8]))
         };
         assert_eq!(planar(4), Kind::Planar { channels_last: false });
-        assert_eq!(planar(5), Kind::Dense);
+        assert_eq!(planar(5), Kind::Direct);
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
         draft.push("Flatten", &["a"], "b", &[]);
         draft.linear("b", "y", [3, 20 * 12]);
         let fused =
-            [("Conv", Kind::Dense), ("Reshape", Kind::Fused), ("Linear", Kind::FullyConnected)];
+            [("Conv", Kind::Direct), ("Reshape", Kind::Fused), ("Linear", Kind::FullyConnected)];
         assert_eq!(kinds(&draft.clone().graph(&[8, 3, 4])), fused);
         let shown = draft.clone().graph_with(&[8, 3, 4], &["y", "b"]);
         assert_eq!(kinds(&shown)[1], ("Reshape", Kind::Reshape));

@@ -6,19 +6,19 @@ use crate::constant::Constant;
 use crate::cpu::kernels::elementwise::ActivationKind;
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::MappedMemory;
-use crate::cpu::pack::{self, DenseShape};
+use crate::cpu::pack::{self, ProductShape};
 use crate::cpu::work::{
-    Dense, Depthwise, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
+    Direct, Depthwise, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
     Strips, WINOGRAD_ROW_UNIT, Winograd, Work,
 };
 use crate::op::{BinaryOp, Conv};
 
 impl<'g> Lowering<'g> {
-    fn dense_shape(&self, outputs: usize, inputs: usize, kernel: [usize; 2]) -> DenseShape {
+    fn product_shape(&self, outputs: usize, inputs: usize, kernel: [usize; 2]) -> ProductShape {
         let kernels = self.plan.kernels;
         let (depth, tile_blocks) = (kernels.depth, kernels.tile_blocks);
         let pads_last_block = kernels.strips.is_some();
-        DenseShape {
+        ProductShape {
             outputs,
             inputs,
             kernel,
@@ -34,10 +34,10 @@ impl<'g> Lowering<'g> {
         let input = self.flat_buffers[&self.graph.input_id()];
         let channels = convolution.input.channels();
         let output = self.add_output_image(convolution.output);
-        let shape = DenseShape {
+        let shape = ProductShape {
             block_channels: 1,
             depth: 1,
-            ..self.dense_shape(conv.out_channels(), channels, conv.window.kernel)
+            ..self.product_shape(conv.out_channels(), channels, conv.window.kernel)
         };
         let (epilogue, activation_step) =
             epilogue::split_activation(convolution.activation.as_ref());
@@ -64,17 +64,17 @@ impl<'g> Lowering<'g> {
         self.push_convolution(convolution, draft, output, activation_step);
     }
 
-    pub(super) fn lower_dense(&mut self, convolution: &Convolution<'g>) {
+    pub(super) fn lower_direct(&mut self, convolution: &Convolution<'g>) {
         let (conv, kernels) = (convolution.conv, self.plan.kernels);
         let (outputs, inputs) = (conv.out_channels(), convolution.input.channels());
-        let shape = self.dense_shape(outputs, inputs, conv.window.kernel);
+        let shape = self.product_shape(outputs, inputs, conv.window.kernel);
         let weights = shape.pack_constant(&conv.weight, kernels.element_bytes);
         let [top, left, ..] = conv.window.pads;
         self.lower_product(convolution, 1, shape, weights, |product| {
-            let dense = Dense { product, stride: conv.window.strides[0], pads: [top, left] };
+            let direct = Direct { product, stride: conv.window.strides[0], pads: [top, left] };
             match &kernels.strips {
-                Some(strips) => Box::new(Strips { dense, kernels: strips }),
-                None => Box::new(dense),
+                Some(strips) => Box::new(Strips { direct, kernels: strips }),
+                None => Box::new(direct),
             }
         });
     }
@@ -82,7 +82,7 @@ impl<'g> Lowering<'g> {
     pub(super) fn lower_winograd(&mut self, convolution: &Convolution<'g>) {
         let conv = convolution.conv;
         let (outputs, inputs) = (conv.out_channels(), convolution.input.channels());
-        let shape = DenseShape { depth: 1, ..self.dense_shape(outputs, inputs, [1, 1]) };
+        let shape = ProductShape { depth: 1, ..self.product_shape(outputs, inputs, [1, 1]) };
         let weights = pack::winograd(&conv.weight, &shape);
         self.lower_product(convolution, WINOGRAD_ROW_UNIT, shape, weights, |product| {
             Box::new(Winograd { product })
@@ -95,7 +95,7 @@ impl<'g> Lowering<'g> {
         &mut self,
         convolution: &Convolution<'g>,
         row_unit: usize,
-        shape: DenseShape,
+        shape: ProductShape,
         weights: MappedMemory,
         work: impl FnOnce(Product) -> Box<dyn Work>,
     ) {
@@ -174,7 +174,7 @@ impl<'g> Lowering<'g> {
         let input = self.blocked_image(product.input);
         let residual = product.residual.map(|image| self.blocked_image(image));
         let output = self.add_output_image(product.output);
-        let shape = self.dense_shape(outputs, product.input.channels(), product.input.sides());
+        let shape = self.product_shape(outputs, product.input.channels(), product.input.sides());
         let (epilogue, activation_step) = epilogue::split_activation(product.activation.as_ref());
         let weights = shape.pack_constant(weight, self.plan.kernels.element_bytes);
         let bias = per_output(product.bias, outputs);

@@ -49,7 +49,7 @@ pub(super) enum KernelKind<'g> {
         channels_last: bool,
     },
     /// A convolution of one group that is computed tap by tap.
-    Dense(Convolution<'g>),
+    Direct(Convolution<'g>),
     /// A 3×3 convolution that is computed by Winograd's algorithm.
     Winograd(Convolution<'g>),
     /// A convolution of each channel with a kernel of its own.
@@ -180,7 +180,7 @@ impl KernelKind<'_> {
     /// Returns whether the operation reads its inputs as blocked images.
     pub(super) fn reads_images(&self) -> bool {
         match self {
-            Self::Dense(_)
+            Self::Direct(_)
             | Self::Winograd(_)
             | Self::Depthwise(_)
             | Self::FullyConnected(_)
@@ -212,6 +212,6 @@ impl KernelKind<'_> {
 
     /// Returns whether the operation is a matrix product of blocked images.
     pub(super) fn is_product(&self) -> bool {
-        matches!(self, Self::Dense(_) | Self::Winograd(_) | Self::FullyConnected(_))
+        matches!(self, Self::Direct(_) | Self::Winograd(_) | Self::FullyConnected(_))
     }
 }

@@ -261,7 +261,7 @@ impl<'g> Lowering<'g> {
             KernelKind::Planar { convolution, channels_last } => {
                 self.lower_planar(convolution, *channels_last);
             }
-            KernelKind::Dense(convolution) => self.lower_dense(convolution),
+            KernelKind::Direct(convolution) => self.lower_direct(convolution),
             KernelKind::Winograd(convolution) => self.lower_winograd(convolution),
             KernelKind::Depthwise(convolution) => self.lower_depthwise(convolution),
             KernelKind::FullyConnected(product) => self.lower_fully_connected(name, product),

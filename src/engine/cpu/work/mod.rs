@@ -3,7 +3,7 @@
 mod assemble;
 mod band_chain;
 mod convert;
-mod dense;
+mod direct;
 mod depthwise;
 mod elementwise;
 mod fallback;
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 pub(super) use self::assemble::{Assemble, FillBorder, PlacedImage, Upsample};
 pub(super) use self::band_chain::{BandChain, RollingImage, RowWindow, STAGES_MAX, Stage};
 pub(super) use self::convert::{FlatActivation, FlatCopy, Pack, Unpack};
-pub(super) use self::dense::Dense;
+pub(super) use self::direct::Direct;
 pub(super) use self::depthwise::Depthwise;
 pub(super) use self::elementwise::{Elementwise, InPlaceActivation};
 pub(super) use self::fallback::Fallback;

@@ -8,7 +8,7 @@ use super::{ImageRef, OutputRegion, PackedEpilogue, RowWindow, RunContext, Work,
 use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs};
 use crate::cpu::kernels::tiling::Tiling;
 use crate::cpu::memory::MappedMemory;
-use crate::cpu::pack::DenseShape;
+use crate::cpu::pack::ProductShape;
 
 /// A convolution of a flat `[channels, height, width]` or `[height, width, channels]`.
 pub(in crate::cpu) struct Planar {
@@ -17,7 +17,7 @@ pub(in crate::cpu) struct Planar {
     pub(in crate::cpu) size: [usize; 2],
     pub(in crate::cpu) channels_last: bool,
     pub(in crate::cpu) output: ImageRef,
-    pub(in crate::cpu) shape: DenseShape,
+    pub(in crate::cpu) shape: ProductShape,
     /// 1 or 2.
     pub(in crate::cpu) stride: usize,
     /// Border: top, left, bottom, right.

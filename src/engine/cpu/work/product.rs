@@ -3,14 +3,14 @@
 use super::{ImageRef, PackedEpilogue, RunContext};
 use crate::cpu::kernels::tile::TileTable;
 use crate::cpu::memory::MappedMemory;
-use crate::cpu::pack::DenseShape;
+use crate::cpu::pack::ProductShape;
 
 /// Packed weights with their input, residual, bias, epilogue and output.
 pub(in crate::cpu) struct Product {
     pub(in crate::cpu) input: ImageRef,
     pub(in crate::cpu) residual: Option<ImageRef>,
     pub(in crate::cpu) output: ImageRef,
-    pub(in crate::cpu) shape: DenseShape,
+    pub(in crate::cpu) shape: ProductShape,
     pub(in crate::cpu) weights: MappedMemory,
     pub(in crate::cpu) bias: MappedMemory,
     pub(in crate::cpu) epilogue: PackedEpilogue,

@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use super::dense::Dense;
+use super::direct::Direct;
 use super::product::WEIGHTS_STAY_BYTES;
 use super::{OutputRegion, Product, RunContext, Work, block_ptr};
 use crate::cpu::kernels::strip::{Strip, StripArgs, StripTable};
 use crate::cpu::kernels::tile::StridedPtr;
 
-/// The same convolution as [`Dense`], on strip kernels.
+/// The same convolution as [`Direct`], on strip kernels.
 pub(in crate::cpu) struct Strips {
-    pub(in crate::cpu) dense: Dense,
+    pub(in crate::cpu) direct: Direct,
     pub(in crate::cpu) kernels: &'static StripTable,
 }
 
@@ -25,13 +25,13 @@ impl Strips {
     /// # Safety
     /// As for [`Work::run`].
     unsafe fn run_rows(&self, run: &RunContext<'_>, item: usize, group: usize, rows: Range<usize>) {
-        let Dense { product, stride, pads } = &self.dense;
+        let Direct { product, stride, pads } = &self.direct;
         let Product { input, residual, output, shape, weights, bias, epilogue } = product;
         let (block, blocks) = shape.group_blocks(group);
         let group_bytes = shape.block_elements() * run.kernels.element_bytes;
         debug_assert!((block + blocks) * group_bytes <= weights.bytes());
         let at = [rows.start, 0];
-        let taps = self.dense.taps();
+        let taps = self.direct.taps();
         // SAFETY: the rows lie in the output. Their taps, and those of positions between the rows,
         // lie in the bordered input, whose border was planned for this kernel. The weights of the
         // group are packed.
@@ -64,7 +64,7 @@ impl Strips {
 
 impl Work for Strips {
     fn algorithm(&self) -> &'static str {
-        if self.dense.product.shape.kernel == [1, 1] { "pointwise amx" } else { "direct amx" }
+        if self.direct.product.shape.kernel == [1, 1] { "pointwise amx" } else { "direct amx" }
     }
 
     unsafe fn run(&self, run: &RunContext<'_>, region: &OutputRegion) {
@@ -79,7 +79,7 @@ impl Work for Strips {
                 }
                 return;
             }
-            let rows_at_once = PIXELS_AT_ONCE.div_ceil(self.dense.product.output.layout.width);
+            let rows_at_once = PIXELS_AT_ONCE.div_ceil(self.direct.product.output.layout.width);
             for item in items.clone() {
                 for y in rows.clone().step_by(rows_at_once) {
                     for group in groups.clone() {
@@ -91,13 +91,13 @@ impl Work for Strips {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.dense.weight_bytes()
+        self.direct.weight_bytes()
     }
 
     fn weight_uses(&self) -> usize {
         // How many times as fast a strip uses a weight as a register tile in `f32`. Half of that
         // counts, because bfloat16 weights arrive twice as fast. A low estimate.
         const SPEED_OVER_TILES: usize = 4;
-        self.dense.weight_uses() / SPEED_OVER_TILES
+        self.direct.weight_uses() / SPEED_OVER_TILES
     }
 }

@@ -119,7 +119,7 @@ impl<'g> GraphAnalysis<'g> {
             && output.sides().iter().product::<usize>() >= self.winograd_pixels_min;
         Some(match is_winograd {
             true => KernelKind::Winograd(convolution),
-            false => KernelKind::Dense(convolution),
+            false => KernelKind::Direct(convolution),
         })
     }
 

@@ -8,7 +8,7 @@ use crate::cpu::kernels::tile::{StridedPtr, Taps, TileArgs, TileTable};
 use crate::cpu::kernels::tiling::Tiling;
 
 /// A convolution whose input has its border in memory.
-pub(in crate::cpu) struct Dense {
+pub(in crate::cpu) struct Direct {
     pub(in crate::cpu) product: Product,
     /// 1 or 2.
     pub(in crate::cpu) stride: usize,
@@ -26,7 +26,7 @@ struct TileSetup {
     tiling: Tiling,
 }
 
-impl Dense {
+impl Direct {
     pub(super) fn taps(&self) -> Taps {
         let layout = &self.product.input.layout;
         let [dots, dots_last] = self.product.shape.dots_per_tap();
@@ -100,7 +100,7 @@ impl Dense {
     }
 }
 
-impl Work for Dense {
+impl Work for Direct {
     fn algorithm(&self) -> &'static str {
         if self.product.shape.kernel == [1, 1] { "pointwise" } else { "direct" }
     }
