@@ -40,7 +40,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx_permission;
-mod executor;
+mod runner;
 mod item_parallelism;
 mod kernels;
 mod lanes;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use parking_lot::Mutex;
 
-use super::executor::{BatchSlice, OUTPUTS_MAX, PlanExecutor, Share};
+use super::runner::{BatchSlice, OUTPUTS_MAX, PlanRunner, Share};
 use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
 use super::lower::{fuse_bands, lower};
@@ -26,22 +26,22 @@ pub struct CpuNetwork {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
     team: Arc<ThreadTeam>,
-    executors: Vec<Mutex<PlanExecutor>>,
+    runners: Vec<Mutex<PlanRunner>>,
     /// Locked during a run: the network runs one batch at a time.
     parallelism: Mutex<ItemParallelism>,
 }
 
 #[cfg(test)]
 impl CpuNetwork {
-    /// See [`PlanExecutor::poison`].
+    /// See [`PlanRunner::poison`].
     pub(super) fn poison(&self) {
-        self.executors.iter().for_each(|executor| executor.lock().poison());
+        self.runners.iter().for_each(|executor| executor.lock().poison());
     }
 
-    /// See [`PlanExecutor::assert_guards_intact`].
+    /// See [`PlanRunner::assert_guards_intact`].
     #[track_caller]
     pub(super) fn assert_guards_intact(&self) {
-        self.executors.iter().for_each(|executor| executor.lock().assert_guards_intact());
+        self.runners.iter().for_each(|executor| executor.lock().assert_guards_intact());
     }
 }
 
@@ -93,9 +93,9 @@ impl CpuNetwork {
     fn from_plan(plan: Plan, team: Arc<ThreadTeam>, policy: &Policy) -> Self {
         let plan = Arc::new(plan);
         let schedule = Arc::new(Schedule::new(&plan, policy));
-        let executor = |_| Mutex::new(PlanExecutor::new(Arc::clone(&plan), Arc::clone(&schedule)));
-        let executors = (0..team.size()).map(executor).collect();
-        Self { plan, schedule, team, executors, parallelism: Mutex::default() }
+        let executor = |_| Mutex::new(PlanRunner::new(Arc::clone(&plan), Arc::clone(&schedule)));
+        let runners = (0..team.size()).map(executor).collect();
+        Self { plan, schedule, team, runners, parallelism: Mutex::default() }
     }
 
     /// Returns the name of the kernel set, for listings.
@@ -157,18 +157,18 @@ impl CpuNetwork {
         } else {
             self.team.run(&|index| {
                 let slice = all.share(Share { index, threads });
-                self.executors[index].lock().run(&slice, &|_, _| {});
+                self.runners[index].lock().run(&slice, &|_, _| {});
             });
         }
     }
 
     fn run_on_one_thread(&self, slice: &BatchSlice<'_>) {
-        self.executors[0].lock().run(slice, &|_, _| {});
+        self.runners[0].lock().run(slice, &|_, _| {});
     }
 
     /// Runs one item on all threads.
     fn run_on_all_threads(&self, slice: &BatchSlice<'_>) {
-        let mut first = self.executors[0].lock();
+        let mut first = self.runners[0].lock();
         let item = first.team_item(slice);
         let barrier = Barrier::new(self.team.size());
         self.team.run(&|index| {
@@ -176,7 +176,7 @@ impl CpuNetwork {
             let share = Share { index, threads: self.team.size() };
             let scratch = match index {
                 0 => item.scratch,
-                _ => self.executors[index].lock().scratch(),
+                _ => self.runners[index].lock().scratch(),
             };
             item.run(share, scratch, &barrier);
         });
@@ -205,7 +205,7 @@ impl CpuNetwork {
             count,
             failure: &failure,
         };
-        let mut executor = self.executors[0].lock();
+        let mut executor = self.runners[0].lock();
         let steps = &self.plan.steps;
         let per_stage =
             |time| steps.iter().map(|step| vec![time; step.timed_parts().len()]).collect();

@@ -5,7 +5,7 @@ use super::layout::ImageLayout;
 use super::work::Work;
 
 /// A network lowered to kernels. A plan holds all constants and no activations, so any number of
-/// executors can share it.
+/// runners can share it.
 pub(super) struct Plan {
     pub(super) kernels: &'static KernelSet,
     pub(super) buffers: Vec<ValueBuffer>,

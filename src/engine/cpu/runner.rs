@@ -13,7 +13,7 @@ use super::team::Barrier;
 use super::work::{BufferPtr, Failure, OutputRegion, RunContext};
 
 /// A plan with an arena and scratch: all that one thread needs to run it.
-pub(super) struct PlanExecutor {
+pub(super) struct PlanRunner {
     plan: Arc<Plan>,
     schedule: Arc<Schedule>,
     /// Owns the memory that `buffer_ptrs` point to.
@@ -24,7 +24,7 @@ pub(super) struct PlanExecutor {
 
 // SAFETY: the pointers in `buffer_ptrs` point to the executor's own arena or, during a run, to the
 // caller's input and outputs.
-unsafe impl Send for PlanExecutor {}
+unsafe impl Send for PlanRunner {}
 
 /// Some items of a batch, in the caller's memory.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ impl BatchSlice<'_> {
     }
 }
 
-impl PlanExecutor {
+impl PlanRunner {
     pub(super) fn new(plan: Arc<Plan>, schedule: Arc<Schedule>) -> Self {
         let arena = MappedMemory::zeroed(schedule.arena_bytes);
         let scratch = MappedMemory::zeroed(schedule.scratch_bytes);

@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use super::PlanExecutor;
+use super::PlanRunner;
 use crate::cpu::lanes::LANES;
 use crate::cpu::memory::{MappedMemory, POISON};
 use crate::cpu::plan::ValueLayout;
 
-impl PlanExecutor {
+impl PlanRunner {
     /// Poisons all memory except the borders that steps expect to hold zeros. The inside of images
     /// and the scratch are poisoned too, because a run must write them before it reads them.
     pub(in crate::cpu) fn poison(&mut self) {
