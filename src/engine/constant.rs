@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::shape::{broadcast, broadcast_strides, known_elements, offsets, permute, strides};
+use super::shape::{broadcast, broadcast_strides, element_count, offsets, permute, strides};
 
 /// A dense `f32` tensor in host memory. A clone shares the data.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,7 @@ impl Constant {
 
     /// Wraps data that is shared with another owner; see [`Constant::new`].
     pub(super) fn from_shared(shape: Vec<usize>, data: Arc<Vec<f32>>) -> Self {
-        assert_eq!(known_elements(&shape), data.len(), "the data fills the shape");
+        assert_eq!(element_count(&shape), data.len(), "the data fills the shape");
         Self { shape, data }
     }
 
@@ -41,7 +41,7 @@ impl Constant {
     /// Returns the same elements with another shape. The number of elements must be equal.
     pub(super) fn reshape(&self, shape: Vec<usize>) -> Self {
         assert_eq!(
-            known_elements(&shape),
+            element_count(&shape),
             self.data.len(),
             "a reshape keeps the number of elements"
         );

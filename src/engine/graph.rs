@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 pub(crate) use self::uses::Uses;
 use super::op::Op;
-use super::shape::known_elements;
+use super::shape::element_count;
 
 /// One value of a graph: the input, or the output of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,7 +124,7 @@ impl Graph {
             Op::Linear(linear) => linear.in_len(),
             _ => 0,
         };
-        (known_elements(self.shape(node.output)) as u64).saturating_mul(per_element as u64)
+        (element_count(self.shape(node.output)) as u64).saturating_mul(per_element as u64)
     }
 
     /// Adds a value and returns its id. Ids that were returned before stay valid.

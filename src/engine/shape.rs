@@ -9,14 +9,14 @@ pub(super) const VALUE_ELEMENTS_MAX: usize = 1 << 26;
 
 /// Returns the number of elements of `shape`. Returns `None` if that number or a stride of the
 /// shape overflows a `usize`.
-pub(super) fn elements(shape: &[usize]) -> Option<usize> {
+pub(super) fn checked_element_count(shape: &[usize]) -> Option<usize> {
     let product = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size.max(1)));
     product.map(|product| if shape.contains(&0) { 0 } else { product })
 }
 
 /// Returns the number of elements of a shape that was already checked against the limits.
-pub(super) fn known_elements(shape: &[usize]) -> usize {
-    elements(shape).expect("shapes in a graph were checked at import")
+pub(super) fn element_count(shape: &[usize]) -> usize {
+    checked_element_count(shape).expect("shapes in a graph were checked at import")
 }
 
 /// Returns the shape that `a` and `b` broadcast to. Both need the same rank, and on each axis equal
@@ -81,7 +81,7 @@ pub(super) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
 pub(super) fn offsets(shape: &[usize], strides: &[usize]) -> impl Iterator<Item = usize> + use<> {
     let axes: Vec<(usize, usize)> =
         shape.iter().copied().zip(strides.iter().copied()).rev().collect();
-    (0..known_elements(shape)).map(move |index| {
+    (0..element_count(shape)).map(move |index| {
         let mut rest = index;
         let mut offset = 0;
         for &(size, stride) in &axes {
@@ -105,10 +105,10 @@ mod tests {
 
     #[test]
     fn element_counts_that_overflow_are_none() {
-        assert_eq!(elements(&[usize::MAX, 2]), None);
-        assert_eq!(elements(&[0, usize::MAX, 2]), None);
-        assert_eq!(elements(&[3, 0]), Some(0));
-        assert_eq!(elements(&[]), Some(1));
+        assert_eq!(checked_element_count(&[usize::MAX, 2]), None);
+        assert_eq!(checked_element_count(&[0, usize::MAX, 2]), None);
+        assert_eq!(checked_element_count(&[3, 0]), Some(0));
+        assert_eq!(checked_element_count(&[]), Some(1));
     }
 
     #[test]

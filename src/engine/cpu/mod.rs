@@ -40,7 +40,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx_permission;
-mod runner;
 mod item_parallelism;
 mod kernels;
 mod lanes;
@@ -51,6 +50,7 @@ mod network;
 mod pack;
 mod peak;
 mod plan;
+mod runner;
 mod schedule;
 mod select;
 mod team;

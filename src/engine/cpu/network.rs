@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use parking_lot::Mutex;
 
-use super::runner::{BatchSlice, OUTPUTS_MAX, PlanRunner, Share};
 use super::item_parallelism::{ItemParallelism, Mode};
 use super::kernels::KernelSet;
 use super::lower::{fuse_bands, lower};
 use super::peak;
 use super::plan::Plan;
+use super::runner::{BatchSlice, OUTPUTS_MAX, PlanRunner, Share};
 use super::schedule::{Policy, Schedule};
 use super::select::KernelChoice;
 use super::team::{Barrier, ThreadTeam};

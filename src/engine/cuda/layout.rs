@@ -1,7 +1,7 @@
 //! The memory layouts of values, and pairs of strided arrays that a kernel reads and writes.
 
 use super::arguments::{AXES_MAX, StridedAxes};
-use crate::shape::{known_elements, strides};
+use crate::shape::{element_count, strides};
 
 /// The memory layout of one item of a value, without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ impl StridedPair {
             }
         }
         let column = |index: usize| merged.iter().map(|axis| axis[index]).collect();
-        let len = known_elements(shape);
+        let len = element_count(shape);
         Self { sizes: column(0), first: column(1), second: column(2), item_strides, len }
     }
 
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn relayout(shape: &[usize], first: ValueLayout, second: ValueLayout) -> StridedPair {
-        let (len, second) = (known_elements(shape), second.strides(shape));
+        let (len, second) = (element_count(shape), second.strides(shape));
         StridedPair::new(shape, [&first.strides(shape), &second], [len, len], &second)
     }
 

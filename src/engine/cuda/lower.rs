@@ -17,7 +17,7 @@ use crate::Precision;
 use crate::constant::Constant;
 use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{self, Activation, AveragePool, Conv, Op, Window};
-use crate::shape::{known_elements, strides};
+use crate::shape::{element_count, strides};
 
 /// Lowers an optimised graph. Kernels store values in the type of `precision`, and products round
 /// as `precision` says.
@@ -61,7 +61,7 @@ impl<'g> Lowering<'g> {
 
     /// Adds a buffer for the value in `layout` and returns its index.
     fn add_buffer(&mut self, id: ValueId, layout: ValueLayout) -> usize {
-        let len = known_elements(self.shape(id));
+        let len = element_count(self.shape(id));
         let buffer = self.buffers.len();
         self.buffers.push(ValueBuffer { len, live_range: [usize::MAX, 0] });
         self.buffer_of.insert((id, layout), buffer);
@@ -196,7 +196,7 @@ impl<'g> Lowering<'g> {
         let layout = self.layout_of(node.inputs[0]);
         let from = self.buffer_in(node.inputs[0], layout);
         let work =
-            Elementwise::new(epilogue, known_elements(self.shape(node.output)), self.element_type);
+            Elementwise::new(epilogue, element_count(self.shape(node.output)), self.element_type);
         let to = self.add_buffer(node.output, layout);
         self.push_step(work, vec![from], to);
     }
@@ -239,7 +239,7 @@ impl<'g> Lowering<'g> {
                 self.element_type,
             ))
         } else {
-            let len = known_elements(y_shape);
+            let len = element_count(y_shape);
             let epilogue = epilogue_plan.map(|plan| Elementwise::new(plan, len, self.element_type));
             if is_1x1(conv) {
                 let (pixels, sizes) = (y_shape[1] * y_shape[2], [out_channels, group_channels]);
@@ -297,7 +297,7 @@ impl<'g> Lowering<'g> {
 
     fn lower_linear(&mut self, node: &Node, linear: &op::Linear) {
         let from = self.buffer_in(node.inputs[0], ValueLayout::Flat);
-        let len = known_elements(self.shape(node.output));
+        let len = element_count(self.shape(node.output));
         let (out_len, in_len) = (linear.out_len(), linear.in_len());
         let weight = self.constants.add(linear.weight.data(), self.element_type);
         let epilogue = linear.bias.as_ref().map(|bias| {
@@ -326,7 +326,7 @@ impl<'g> Lowering<'g> {
             axes.map(|((f, t), stride)| if f == t { stride } else { 0 }).collect::<Vec<usize>>()
         };
         let [a_strides, b_strides] = [a, b].map(broadcast);
-        let item_strides = [a, b].map(|id| known_elements(self.shape(id)));
+        let item_strides = [a, b].map(|id| element_count(self.shape(id)));
         let written = layout.strides(shape);
         let pair = StridedPair::new(shape, [&a_strides, &b_strides], item_strides, &written);
         let writes = self.add_buffer(node.output, layout);
@@ -354,7 +354,7 @@ impl<'g> Lowering<'g> {
     fn lower_softmax(&mut self, node: &Node, axis: usize) {
         let from = self.buffer_in(node.inputs[0], ValueLayout::Flat);
         let shape = self.shape(node.output);
-        let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(known_elements);
+        let sizes = [&shape[..axis], &shape[axis..=axis], &shape[axis + 1..]].map(element_count);
         let to = self.add_buffer(node.output, ValueLayout::Flat);
         self.push_step(Softmax::new(sizes, self.element_type), vec![from], to);
     }
@@ -369,7 +369,7 @@ const NO_WINDOW: Window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4]
 
 /// Returns the pair that copies a whole item from one layout to another, given their strides.
 fn relayout(shape: &[usize], from: &[usize], to: &[usize]) -> StridedPair {
-    let len = known_elements(shape);
+    let len = element_count(shape);
     StridedPair::new(shape, [from, to], [len, len], to)
 }
 

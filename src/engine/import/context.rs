@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attributes::Attributes;
-use super::tensors::{CONSTANT_ELEMENTS_MAX, HostTensor, decode, stored_shape};
+use super::tensors::{CONSTANT_ELEMENTS_MAX, DecodedTensor, decode, stored_shape};
 use crate::constant::Constant;
 use crate::error::NodeError;
 use crate::graph::{Graph, Node, ValueId};
 use crate::onnx::{NodeProto, TensorProto};
 use crate::op::Op;
-use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements, pad_rank};
+use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, checked_element_count, pad_rank};
 
 /// The meaning of a name in the file.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub(super) enum Value<'m> {
     /// Depends on the input of the network.
     Runtime(RuntimeValue),
     /// Known at import.
-    Host(Arc<HostTensor>),
+    Decoded(Arc<DecodedTensor>),
     /// Known at import. Decoded when an operator reads it.
     Stored(&'m TensorProto),
 }
@@ -97,7 +97,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         names.peek().is_some()
             && names.all(|name| {
                 let value = self.importer.values.get(name.as_str());
-                matches!(value, Some(Value::Host(_) | Value::Stored(_)))
+                matches!(value, Some(Value::Decoded(_) | Value::Stored(_)))
             })
     }
 
@@ -112,7 +112,7 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     pub(super) fn runtime_value(&self, index: usize) -> Result<RuntimeValue, NodeError> {
         match self.value(index)? {
             Value::Runtime(value) => Ok(value),
-            Value::Host(_) | Value::Stored(_) => Err(NodeError::UnexpectedConstant(index)),
+            Value::Decoded(_) | Value::Stored(_) => Err(NodeError::UnexpectedConstant(index)),
         }
     }
 
@@ -140,26 +140,26 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     }
 
     /// Returns an input that is known at import.
-    pub(super) fn host_tensor(&mut self, index: usize) -> Result<Arc<HostTensor>, NodeError> {
+    pub(super) fn decoded_tensor(&mut self, index: usize) -> Result<Arc<DecodedTensor>, NodeError> {
         match self.value(index)? {
             Value::Runtime(_) => Err(NodeError::NotConstant(index)),
-            Value::Host(host) => Ok(host),
+            Value::Decoded(decoded) => Ok(decoded),
             Value::Stored(tensor) => Ok(Arc::new(self.decode(tensor)?)),
         }
     }
 
     /// Returns the elements of a known input of integers. Its shape does not matter.
     pub(super) fn ints(&mut self, index: usize) -> Result<Vec<i64>, NodeError> {
-        let host = self.host_tensor(index)?;
-        let ints = host.as_ints().map(<[i64]>::to_vec);
+        let decoded = self.decoded_tensor(index)?;
+        let ints = decoded.as_ints().map(<[i64]>::to_vec);
         ints.ok_or(NodeError::ElementType { input: index, expected: "integers" })
     }
 
     /// Returns a known input of floats.
     pub(super) fn constant(&mut self, index: usize) -> Result<Constant, NodeError> {
-        let host = self.host_tensor(index)?;
-        self.charge(host.len())?;
-        host.to_constant().ok_or(NodeError::ElementType { input: index, expected: "floats" })
+        let decoded = self.decoded_tensor(index)?;
+        self.charge(decoded.len())?;
+        decoded.to_constant().ok_or(NodeError::ElementType { input: index, expected: "floats" })
     }
 
     /// Returns a known input of one float.
@@ -204,7 +204,8 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         dims: Vec<usize>,
         batch_axis: Option<usize>,
     ) -> Result<RuntimeValue, NodeError> {
-        let fits = elements(&dims).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
+        let fits =
+            checked_element_count(&dims).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
         if !fits || dims.len() > RANK_MAX {
             return Err(NodeError::ResultSize(dims));
         }
@@ -246,8 +247,11 @@ impl<'i, 'm> NodeContext<'i, 'm> {
     }
 
     /// Sets the node's only output to a tensor that is known at import.
-    pub(super) fn define_host_tensor(&mut self, host: HostTensor) -> Result<(), NodeError> {
-        self.define_all(vec![Value::Host(Arc::new(host))])
+    pub(super) fn define_decoded_tensor(
+        &mut self,
+        decoded: DecodedTensor,
+    ) -> Result<(), NodeError> {
+        self.define_all(vec![Value::Decoded(Arc::new(decoded))])
     }
 
     /// Sets the value of each output of the node.
@@ -279,10 +283,10 @@ impl<'i, 'm> NodeContext<'i, 'm> {
         if shape.len() > RANK_MAX {
             return Err(NodeError::ResultSize(shape.to_vec()));
         }
-        self.charge(elements(shape).unwrap_or(usize::MAX))
+        self.charge(checked_element_count(shape).unwrap_or(usize::MAX))
     }
 
-    pub(super) fn decode(&mut self, tensor: &TensorProto) -> Result<HostTensor, NodeError> {
+    pub(super) fn decode(&mut self, tensor: &TensorProto) -> Result<DecodedTensor, NodeError> {
         self.charge_shape(&stored_shape(tensor)?)?;
         Ok(decode(tensor)?)
     }

@@ -5,7 +5,7 @@ use super::context::{NodeContext, RuntimeValue};
 use super::window::{PlacedWindow, Rounding, place_window, read_pair};
 use crate::error::NodeError;
 use crate::op::{AveragePool, Conv, Op, ResizeMode, Window};
-use crate::shape::{VALUE_ELEMENTS_MAX, elements};
+use crate::shape::{VALUE_ELEMENTS_MAX, checked_element_count};
 
 fn height_and_width(value: &RuntimeValue) -> [usize; 2] {
     [value.dims[2], value.dims[3]]
@@ -98,7 +98,7 @@ fn read_pool(node: &mut NodeContext<'_, '_>) -> Result<(RuntimeValue, PlacedWind
 fn check_padded_size(x: &RuntimeValue, placed: &PlacedWindow) -> Result<Window, NodeError> {
     let [top, left, bottom, right] = placed.window.pads;
     let padded = [x.dims[1], x.dims[2] + top + bottom, x.dims[3] + left + right];
-    let fits = elements(&padded).is_some_and(|n| n <= VALUE_ELEMENTS_MAX);
+    let fits = checked_element_count(&padded).is_some_and(|n| n <= VALUE_ELEMENTS_MAX);
     if fits { Ok(placed.window) } else { Err(NodeError::ResultSize(padded.to_vec())) }
 }
 
@@ -172,7 +172,7 @@ fn target_from_sizes(
 ) -> Result<[usize; 2], NodeError> {
     let sizes = node.ints(3)?;
     let refused = || NodeError::Value { input: 3, value: format!("{sizes:?}") };
-    if node.has_input(2) && node.host_tensor(2)?.len() > 0 {
+    if node.has_input(2) && node.decoded_tensor(2)?.len() > 0 {
         return Err(NodeError::InputCount { count: 4, max: 3 });
     }
     let target = match sizes[..] {

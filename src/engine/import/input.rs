@@ -3,7 +3,7 @@
 use crate::error::InputError;
 use crate::onnx::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::{ValueInfoProto, type_proto};
-use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, elements};
+use crate::shape::{RANK_MAX, VALUE_ELEMENTS_MAX, checked_element_count};
 
 use super::tensors::element;
 
@@ -22,7 +22,7 @@ pub(super) fn item_shape(
         (None, Some(given)) => given.to_vec(),
         (None, None) => return Err(InputError::NoShape),
     };
-    let fits = elements(&shape).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
+    let fits = checked_element_count(&shape).is_some_and(|n| (1..=VALUE_ELEMENTS_MAX).contains(&n));
     if !fits || shape.len() >= RANK_MAX {
         return Err(InputError::Size(shape));
     }

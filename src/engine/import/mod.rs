@@ -40,13 +40,13 @@ const OPSET_MAX: i64 = 23;
 
 /// Imports an ONNX file.
 ///
-/// `input_shape` is the item shape to import the network for. It may differ from the file's shape
-/// in open sizes and in the height and width of an image. Without `input_shape`, the file's shape
+/// `item_shape` is the item shape to import the network for. It may differ from the file's shape
+/// in open sizes and in the height and width of an image. Without `item_shape`, the file's shape
 /// is used.
 ///
 /// # Errors
 /// Returns an [`ImportError`] that names the input, initialiser, output or node, and the reason.
-pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, ImportError> {
+pub fn import(onnx: Bytes, item_shape: Option<&[usize]>) -> Result<Graph, ImportError> {
     let model = ModelProto::decode(onnx)?;
     let opset = opset(&model)?;
     if !model.functions.is_empty() {
@@ -57,7 +57,7 @@ pub fn import(onnx: Bytes, input_shape: Option<&[usize]>) -> Result<Graph, Impor
         return Err(ImportError::Section("sparse initialisers"));
     }
 
-    let mut importer = start_import(file, opset, input_shape)?;
+    let mut importer = start_import(file, opset, item_shape)?;
     for node in &file.node {
         import_node(&mut importer, node).map_err(|reason| ImportError::Node {
             node: display_name(node),
@@ -87,7 +87,7 @@ fn is_default_domain(domain: &str) -> bool {
 fn start_import<'m>(
     file: &'m GraphProto,
     opset: i64,
-    input_shape: Option<&[usize]>,
+    item_shape: Option<&[usize]>,
 ) -> Result<Importer<'m>, ImportError> {
     let mut values = HashMap::new();
     for tensor in &file.initializer {
@@ -103,7 +103,7 @@ fn start_import<'m>(
     let is_input = |name: &str| !values.contains_key(name) && read.contains(name);
     let inputs: Vec<_> = file.input.iter().filter(|input| is_input(&input.name)).collect();
     let [input] = inputs[..] else { return Err(ImportError::InputCount(inputs.len())) };
-    let shape = input::item_shape(input, input_shape)
+    let shape = input::item_shape(input, item_shape)
         .map_err(|reason| ImportError::Input { name: input.name.clone(), reason })?;
 
     let dims = std::iter::once(1).chain(shape.iter().copied()).collect();
@@ -134,7 +134,7 @@ fn collect_outputs(importer: Importer<'_>, file: &GraphProto) -> Result<Graph, I
                 Value::Runtime(value) => {
                     graph.outputs.push(Output { name: output.name.clone(), value: value.id });
                 }
-                Value::Host(_) | Value::Stored(_) => {
+                Value::Decoded(_) | Value::Stored(_) => {
                     return Err(ImportError::Output(output.name.clone()));
                 }
             },

@@ -229,7 +229,7 @@ pub(super) fn gather(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let axis = node.attributes.int("axis")?.unwrap_or(0);
     let axis = node.axis(axis, x.dims.len())?;
     x.item_axis(axis)?;
-    let index = node.host_tensor(1)?;
+    let index = node.decoded_tensor(1)?;
     let refused = || NodeError::Shape { input: 1, shape: index.shape.clone() };
     let (Some(&[first]), true) = (index.as_ints(), index.shape.is_empty()) else {
         return Err(refused());

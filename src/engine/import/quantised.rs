@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::attributes::unsupported;
 use super::context::{NodeContext, Value};
-use super::tensors::{HostTensor, IntIter, decode_ints, holds_floats, stored_shape};
+use super::tensors::{DecodedTensor, IntIter, decode_ints, holds_floats, stored_shape};
 use crate::error::NodeError;
-use crate::shape::{elements, offsets, strides};
+use crate::shape::{checked_element_count, offsets, strides};
 
 /// Imports `(x - zero point) × scale` of a constant. There is one scale for all elements, for each
 /// index of an axis, or for each block of an axis.
@@ -17,8 +17,8 @@ pub(super) fn dequantize_linear(node: &mut NodeContext<'_, '_>) -> Result<(), No
     let block = node.attributes.int("block_size")?.unwrap_or(0);
     let x = node.value(0)?;
     let (shape, values) = quantised_values(node, &x)?;
-    let scale = node.host_tensor(1)?;
-    let zero = if node.has_input(2) { Some(node.host_tensor(2)?) } else { None };
+    let scale = node.decoded_tensor(1)?;
+    let zero = if node.has_input(2) { Some(node.decoded_tensor(2)?) } else { None };
     node.charge(values.len())?;
     let scale_indices = scale_indices(node, &shape, &scale, axis, block)?;
 
@@ -28,7 +28,7 @@ pub(super) fn dequantize_linear(node: &mut NodeContext<'_, '_>) -> Result<(), No
     let dequantise = |(value, at): (i64, usize)| (value as f32 - zeros[at] as f32) * scales[at];
     let mut data = Vec::with_capacity(values.len());
     data.extend(values.zip(scale_indices).map(dequantise));
-    node.define_host_tensor(HostTensor::floats(shape, data))
+    node.define_decoded_tensor(DecodedTensor::floats(shape, data))
 }
 
 /// Returns shape and values of the quantised input. The values are an iterator, so that they never
@@ -39,9 +39,9 @@ fn quantised_values<'v>(
 ) -> Result<(Vec<usize>, IntIter<'v>), NodeError> {
     match x {
         Value::Runtime(_) => Err(NodeError::NotConstant(0)),
-        Value::Host(host) => {
-            let ints = host.as_ints().ok_or(expected_integers(0))?;
-            Ok((host.shape.clone(), Box::new(ints.iter().copied())))
+        Value::Decoded(decoded) => {
+            let ints = decoded.as_ints().ok_or(expected_integers(0))?;
+            Ok((decoded.shape.clone(), Box::new(ints.iter().copied())))
         }
         Value::Stored(tensor) if holds_floats(tensor) => Err(expected_integers(0)),
         Value::Stored(tensor) => {
@@ -57,8 +57,8 @@ fn expected_integers(input: usize) -> NodeError {
 
 /// Returns the zero point of each scale, or `None` if the zero points are not integers.
 fn zero_points(
-    scale: &HostTensor,
-    zero: Option<&Arc<HostTensor>>,
+    scale: &DecodedTensor,
+    zero: Option<&Arc<DecodedTensor>>,
 ) -> Result<Option<Vec<i64>>, NodeError> {
     match zero {
         None => Ok(Some(vec![0; scale.len()])),
@@ -72,7 +72,7 @@ fn zero_points(
 fn scale_indices(
     node: &NodeContext<'_, '_>,
     shape: &[usize],
-    scale: &HostTensor,
+    scale: &DecodedTensor,
     axis: i64,
     block: i64,
 ) -> Result<Box<dyn Iterator<Item = usize>>, NodeError> {
@@ -89,7 +89,7 @@ fn scale_indices(
     let block = usize::try_from(block).map_err(|_| unsupported("block_size", block))?;
     let mut expected = shape.to_vec();
     expected[axis] = shape[axis].div_ceil(block);
-    if scale.shape != expected || elements(&expected).is_none() {
+    if scale.shape != expected || checked_element_count(&expected).is_none() {
         return Err(refused());
     }
     let axis_stride = strides(&expected)[axis];

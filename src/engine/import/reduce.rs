@@ -4,7 +4,7 @@ use super::attributes::unsupported;
 use super::context::{NodeContext, RuntimeValue, strip_axis};
 use crate::error::NodeError;
 use crate::op::{Op, Reduction};
-use crate::shape::known_elements;
+use crate::shape::element_count;
 
 /// Imports `Softmax`: over one axis from opset 13 on, and over all axes from `axis` on before.
 pub(super) fn softmax(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
@@ -40,7 +40,7 @@ fn softmax_over_joined_axes(
     }
     let (outer, inner) = x.dims.split_at(first);
     let mut dims = outer.to_vec();
-    dims.push(known_elements(inner));
+    dims.push(element_count(inner));
     let flat = node.reshape(x, dims, x.batch_axis)?;
     let y = softmax_along(node, &flat, first)?;
     node.reshape(&y, x.dims.clone(), x.batch_axis)

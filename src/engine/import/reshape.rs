@@ -4,7 +4,7 @@ use super::attributes::unsupported;
 use super::context::{NodeContext, RuntimeValue};
 use crate::error::NodeError;
 use crate::op::Op;
-use crate::shape::{broadcast, elements, pad_rank};
+use crate::shape::{broadcast, checked_element_count, pad_rank};
 
 /// Reshapes a value. The first axis of the result is the batch axis if it was the batch axis before
 /// and still has size 1. Otherwise the result has no batch axis.
@@ -47,11 +47,11 @@ fn resolve_target(from: &[usize], target: &[i64], allow_zero: bool) -> Option<Ve
             size => usize::try_from(size).ok()?,
         });
     }
-    let (all, known) = (elements(from)?, elements(&dims)?);
+    let (all, known) = (checked_element_count(from)?, checked_element_count(&dims)?);
     if let Some(axis) = inferred_axis {
         dims[axis] = all.checked_div(known)?;
     }
-    (elements(&dims)? == all).then_some(dims)
+    (checked_element_count(&dims)? == all).then_some(dims)
 }
 
 /// Imports `Flatten`: joins the axes before `axis`, and those from `axis` on.
@@ -62,7 +62,9 @@ pub(super) fn flatten(node: &mut NodeContext<'_, '_>) -> Result<(), NodeError> {
     let axis = node.attributes.int("axis")?.unwrap_or(1);
     let axis = if axis == rank as i64 { rank } else { node.axis(axis, rank)? };
     let (outer, inner) = x.dims.split_at(axis);
-    let count = |dims: &[usize]| elements(dims).ok_or_else(|| NodeError::ResultSize(dims.to_vec()));
+    let count = |dims: &[usize]| {
+        checked_element_count(dims).ok_or_else(|| NodeError::ResultSize(dims.to_vec()))
+    };
     let dims = vec![count(outer)?, count(inner)?];
     let y = emit_reshape(node, &x, dims)?;
     node.define(y)

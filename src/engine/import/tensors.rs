@@ -6,7 +6,7 @@ use crate::constant::Constant;
 use crate::error::TensorError;
 use crate::onnx::TensorProto;
 use crate::onnx::tensor_proto::DataLocation;
-use crate::shape::{RANK_MAX, broadcast_strides, elements, offsets, permute, strides};
+use crate::shape::{RANK_MAX, broadcast_strides, checked_element_count, offsets, permute, strides};
 
 /// Maximum number of elements of all constants of a file together: 1 GiB of `f32`. A 100-layer
 /// residual network has a quarter of that.
@@ -29,57 +29,57 @@ pub(super) mod element {
 
 /// A dense tensor that is known at import.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct HostTensor {
+pub(super) struct DecodedTensor {
     pub(super) shape: Vec<usize>,
-    pub(super) data: HostData,
+    pub(super) data: DecodedData,
 }
 
 /// Elements of a tensor. All float types are converted to `f32`, all integer types to `i64`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum HostData {
+pub(super) enum DecodedData {
     /// Shared with the constants of the graph.
     Float(Arc<Vec<f32>>),
     Int(Vec<i64>),
 }
 
-impl HostTensor {
+impl DecodedTensor {
     pub(super) fn floats(shape: Vec<usize>, data: Vec<f32>) -> Self {
-        Self { shape, data: HostData::Float(Arc::new(data)) }
+        Self { shape, data: DecodedData::Float(Arc::new(data)) }
     }
 
     /// Returns a tensor of one axis.
     pub(super) fn ints(data: Vec<i64>) -> Self {
-        Self { shape: vec![data.len()], data: HostData::Int(data) }
+        Self { shape: vec![data.len()], data: DecodedData::Int(data) }
     }
 
     pub(super) fn len(&self) -> usize {
         match &self.data {
-            HostData::Float(data) => data.len(),
-            HostData::Int(data) => data.len(),
+            DecodedData::Float(data) => data.len(),
+            DecodedData::Int(data) => data.len(),
         }
     }
 
     pub(super) fn as_floats(&self) -> Option<&[f32]> {
         match &self.data {
-            HostData::Float(data) => Some(data),
-            HostData::Int(_) => None,
+            DecodedData::Float(data) => Some(data),
+            DecodedData::Int(_) => None,
         }
     }
 
     pub(super) fn as_ints(&self) -> Option<&[i64]> {
         match &self.data {
-            HostData::Int(data) => Some(data),
-            HostData::Float(_) => None,
+            DecodedData::Int(data) => Some(data),
+            DecodedData::Float(_) => None,
         }
     }
 
     /// Returns the tensor as a constant of the graph, or `None` if it holds integers.
     pub(super) fn to_constant(&self) -> Option<Constant> {
         match &self.data {
-            HostData::Float(data) => {
+            DecodedData::Float(data) => {
                 Some(Constant::from_shared(self.shape.clone(), Arc::clone(data)))
             }
-            HostData::Int(_) => None,
+            DecodedData::Int(_) => None,
         }
     }
 
@@ -87,8 +87,8 @@ impl HostTensor {
     /// tensor.
     pub(super) fn gather(&self, shape: Vec<usize>, at: impl Iterator<Item = usize>) -> Self {
         let data = match &self.data {
-            HostData::Float(data) => HostData::Float(Arc::new(at.map(|i| data[i]).collect())),
-            HostData::Int(data) => HostData::Int(at.map(|i| data[i]).collect()),
+            DecodedData::Float(data) => DecodedData::Float(Arc::new(at.map(|i| data[i]).collect())),
+            DecodedData::Int(data) => DecodedData::Int(at.map(|i| data[i]).collect()),
         };
         Self { shape, data }
     }
@@ -108,7 +108,7 @@ impl HostTensor {
     /// Returns the elements with another shape. The number of elements must be equal.
     pub(super) fn reshape(mut self, shape: Vec<usize>) -> Self {
         debug_assert_eq!(
-            elements(&shape),
+            checked_element_count(&shape),
             Some(self.len()),
             "a reshape keeps the number of elements"
         );
@@ -122,19 +122,19 @@ pub(super) fn stored_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorErr
     let refused = || TensorError::Shape(tensor.dims.iter().take(RANK_MAX + 1).copied().collect());
     let sizes = tensor.dims.iter().map(|&size| usize::try_from(size));
     let shape = sizes.collect::<Result<Vec<_>, _>>().map_err(|_| refused())?;
-    let fits = elements(&shape).is_some_and(|count| count <= CONSTANT_ELEMENTS_MAX);
+    let fits = checked_element_count(&shape).is_some_and(|count| count <= CONSTANT_ELEMENTS_MAX);
     if !fits || shape.len() > RANK_MAX { Err(refused()) } else { Ok(shape) }
 }
 
-pub(super) fn decode(tensor: &TensorProto) -> Result<HostTensor, TensorError> {
+pub(super) fn decode(tensor: &TensorProto) -> Result<DecodedTensor, TensorError> {
     if holds_floats(tensor) {
         let shape = local_shape(tensor)?;
         let data = float_elements(tensor)?;
         check_length(&shape, data.len())?;
-        return Ok(HostTensor::floats(shape, data));
+        return Ok(DecodedTensor::floats(shape, data));
     }
     let (shape, data) = decode_ints(tensor)?;
-    Ok(HostTensor { shape, data: HostData::Int(data.collect()) })
+    Ok(DecodedTensor { shape, data: DecodedData::Int(data.collect()) })
 }
 
 /// Returns true if a stored tensor holds floats of any size.
@@ -161,7 +161,7 @@ fn local_shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
 
 /// Refuses data whose length does not match the shape.
 fn check_length(shape: &[usize], found: usize) -> Result<(), TensorError> {
-    let expected = elements(shape).expect("a stored shape was checked");
+    let expected = checked_element_count(shape).expect("a stored shape was checked");
     if found == expected { Ok(()) } else { Err(TensorError::Length { found, expected }) }
 }
 
@@ -286,8 +286,8 @@ mod tests {
             (element::INT64, &[3, 0, 0, 0, 0, 0, 0, 0], 3),
         ];
         for (data_type, bytes, expected) in cases {
-            let host = decode(&raw(data_type, &[1], bytes)).unwrap();
-            assert_eq!(host.as_ints(), Some([expected].as_slice()));
+            let decoded = decode(&raw(data_type, &[1], bytes)).unwrap();
+            assert_eq!(decoded.as_ints(), Some([expected].as_slice()));
         }
     }
 

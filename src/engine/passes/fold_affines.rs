@@ -4,7 +4,7 @@ use super::drop_dead;
 use crate::constant::Constant;
 use crate::graph::{Graph, Uses, ValueId};
 use crate::op::{Affine, Conv, Linear, Op};
-use crate::shape::known_elements;
+use crate::shape::element_count;
 
 /// Folds each affine operation
 /// - into the convolution or matrix product before it, or
@@ -70,7 +70,7 @@ fn scale_outputs(
     shift: &[f32],
 ) -> (Constant, Constant) {
     let out = weight.shape()[0];
-    let per_out = known_elements(&weight.shape()[1..]);
+    let per_out = element_count(&weight.shape()[1..]);
     let weights = weight.data().chunks_exact(per_out).zip(scale);
     let weights =
         weights.flat_map(|(weight_row, s)| weight_row.iter().map(move |w| w * s)).collect();
@@ -113,7 +113,7 @@ fn prepend_to_linear(
 ) -> Option<Linear> {
     let (out, width) = (linear.out_len(), linear.in_len());
     let is_flattened =
-        graph.shape(product_input).last() == Some(&known_elements(graph.shape(affine_input)));
+        graph.shape(product_input).last() == Some(&element_count(graph.shape(affine_input)));
     let last_axis = graph.shape(affine_input).len().checked_sub(1)?;
     let (scale, shift) = match is_flattened {
         true => {

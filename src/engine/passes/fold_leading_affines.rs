@@ -4,7 +4,7 @@ use super::drop_dead;
 use crate::constant::Constant;
 use crate::graph::{Graph, Node, Uses, ValueId};
 use crate::op::{Conv, Op};
-use crate::shape::known_elements;
+use crate::shape::element_count;
 
 /// Maximum ratio of shift to scale. If the shift cancels against the input, folding moves the
 /// cancellation into the sum over the taps. This sum then loses as many digits as the ratio has.
@@ -82,7 +82,7 @@ impl ChannelAffine {
         let group_channels = channels / conv.groups;
         let group_outputs = conv.out_channels() / conv.groups;
         let taps = conv.taps();
-        let mut weight = Vec::with_capacity(known_elements(conv.weight.shape()));
+        let mut weight = Vec::with_capacity(element_count(conv.weight.shape()));
         let mut bias = Vec::with_capacity(conv.out_channels());
         for (out, kernels) in conv.weight.data().chunks_exact(group_channels * taps).enumerate() {
             let first_channel = out / group_outputs * group_channels;

@@ -8,7 +8,7 @@ use crate::cpu::lanes::LANES;
 use crate::cpu::memory::MappedMemory;
 use crate::cpu::pack::{self, ProductShape};
 use crate::cpu::work::{
-    Direct, Depthwise, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
+    Depthwise, Direct, Elementwise, FullyConnected, ImageRef, PackedEpilogue, Planar, Product,
     Strips, WINOGRAD_ROW_UNIT, Winograd, Work,
 };
 use crate::op::{BinaryOp, Conv};

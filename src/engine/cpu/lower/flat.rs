@@ -12,7 +12,7 @@ use crate::cpu::work::{Fallback, FlatActivation, FlatCopy, ImageRef, Unpack};
 use crate::error::EngineError;
 use crate::graph::{Node, ValueId};
 use crate::reference::ReferenceOp;
-use crate::shape::known_elements;
+use crate::shape::element_count;
 
 /// Some channels of a blocked image.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ impl<'g> Lowering<'g> {
     ) {
         let input = self.flat_buffer(from);
         let output = self.add_flat_buffer(to);
-        let len = known_elements(self.graph.shape(to));
+        let len = element_count(self.graph.shape(to));
         let work = FlatActivation { input, output, len, kind };
         self.push_step(name.to_owned(), StepDraft::whole(work, vec![input], output));
     }
@@ -85,7 +85,7 @@ impl<'g> Lowering<'g> {
         let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();
         let reads: Vec<usize> = node.inputs.iter().map(|&id| self.flat_buffer(id)).collect();
         let output = self.add_flat_buffer(node.output);
-        let len = known_elements(self.graph.shape(node.output));
+        let len = element_count(self.graph.shape(node.output));
         let inputs = reads.iter().copied().zip(shapes).collect();
         let work = Fallback { op: node.op.name(), kernel, inputs, output, len };
         self.push_step(node.op.name().to_owned(), StepDraft::whole(work, reads, output));
@@ -96,7 +96,7 @@ impl<'g> Lowering<'g> {
     pub(super) fn lower_outputs(&mut self) {
         let ids: Vec<ValueId> = self.graph.output_ids().collect();
         for (index, id) in ids.into_iter().enumerate() {
-            let len = known_elements(self.graph.shape(id));
+            let len = element_count(self.graph.shape(id));
             self.plan.output_lens.push(len);
             match self.flat_buffers.get(&id).copied() {
                 Some(buffer) if self.plan.buffers[buffer].owner == Owner::Arena => {
@@ -117,7 +117,7 @@ impl<'g> Lowering<'g> {
     }
 
     fn add_flat_buffer(&mut self, id: ValueId) -> usize {
-        let len = known_elements(self.graph.shape(id));
+        let len = element_count(self.graph.shape(id));
         let buffer = self.add_buffer(ValueLayout::Flat { len }, Owner::Arena);
         self.flat_buffers.insert(id, buffer);
         buffer

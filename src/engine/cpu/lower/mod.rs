@@ -30,7 +30,7 @@ use super::work::{Assemble, FillBorder, ImageRef, InPlaceActivation, Pack, Place
 use crate::constant::Constant;
 use crate::error::EngineError;
 use crate::graph::{Graph, ValueId};
-use crate::shape::known_elements;
+use crate::shape::element_count;
 
 /// Images of at least this size share memory with buffers of other layouts, and every run writes
 /// their borders. That takes a hundredth of the time to write the image. Smaller images keep their
@@ -56,7 +56,7 @@ pub(super) fn lower(graph: &Graph, kernels: &'static KernelSet) -> Result<Plan, 
             kernels,
             buffers: Vec::new(),
             steps: Vec::new(),
-            input_len: known_elements(&graph.input().shape),
+            input_len: element_count(&graph.input().shape),
             output_lens: Vec::new(),
         },
     };

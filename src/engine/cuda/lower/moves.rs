@@ -5,7 +5,7 @@ use crate::cuda::layout::{StridedPair, ValueLayout};
 use crate::cuda::work::{Border, Copy, Fill, WindowPlan};
 use crate::graph::Node;
 use crate::op::Window;
-use crate::shape::{broadcast_strides, known_elements, permute, strides};
+use crate::shape::{broadcast_strides, element_count, permute, strides};
 
 impl Lowering<'_> {
     pub(super) fn lower_pad(&mut self, node: &Node, before: &[usize], after: &[usize], value: f32) {
@@ -21,11 +21,11 @@ impl Lowering<'_> {
             let work = Border::new(window_plan, None, value, self.element_type);
             return self.push_step(work, vec![from], to);
         }
-        let fill = Fill::new(value, known_elements(outer), self.element_type);
+        let fill = Fill::new(value, element_count(outer), self.element_type);
         self.push_step(fill, Vec::new(), to);
         let (read, written) = (layout.strides(inner), layout.strides(outer));
         let start = before.iter().zip(&written).map(|(before, stride)| before * stride).sum();
-        let item_strides = [known_elements(inner), known_elements(outer)];
+        let item_strides = [element_count(inner), element_count(outer)];
         let pair = StridedPair::new(inner, [&read, &written], item_strides, &written);
         self.push_step(Copy::new(pair, [0, start], self.element_type), vec![from], to);
     }
@@ -39,7 +39,7 @@ impl Lowering<'_> {
         for &id in &node.inputs {
             let from = self.buffer_in(id, layout);
             let part = self.shape(id);
-            let item_strides = [known_elements(part), known_elements(outer)];
+            let item_strides = [element_count(part), element_count(outer)];
             let read = layout.strides(part);
             let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
             let work = Copy::new(pair, [0, start * written[axis]], self.element_type);
@@ -55,7 +55,7 @@ impl Lowering<'_> {
         let (mut read, written) = (layout.strides(outer), layout.strides(part));
         let start = start * read[axis];
         read[axis] *= step;
-        let item_strides = [known_elements(outer), known_elements(part)];
+        let item_strides = [element_count(outer), element_count(part)];
         let pair = StridedPair::new(part, [&read, &written], item_strides, &written);
         let to = self.add_buffer(node.output, layout);
         self.push_step(Copy::new(pair, [start, 0], self.element_type), vec![from], to);
@@ -86,7 +86,7 @@ impl Lowering<'_> {
         let from = self.buffer_in(x, ValueLayout::Flat);
         let (inner, outer) = (self.shape(x), self.shape(y));
         let (read, written) = (broadcast_strides(inner, outer), strides(outer));
-        let item_strides = [known_elements(inner), known_elements(outer)];
+        let item_strides = [element_count(inner), element_count(outer)];
         let pair = StridedPair::new(outer, [&read, &written], item_strides, &written);
         self.copy_or_reuse(pair, from, (y, ValueLayout::Flat));
     }

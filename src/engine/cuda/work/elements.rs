@@ -10,7 +10,7 @@ use crate::cuda::gpu::GpuError;
 use crate::cuda::layout::{StridedPair, ValueLayout};
 use crate::cuda::plan::{ConstantOffset, Constants, LaunchContext, Work};
 use crate::op::{Activation, BinaryOp};
-use crate::shape::{broadcast_strides, known_elements, offsets};
+use crate::shape::{broadcast_strides, element_count, offsets};
 
 /// Constants that repeat over the elements of a value: element `i` has the number `i % period`.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ impl PeriodicConstant {
         if varies_only_along(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
             return Self::per_channel(constants, data);
         }
-        let mut numbers = vec![0.0; known_elements(shape)];
+        let mut numbers = vec![0.0; element_count(shape)];
         let from = offsets(shape, &broadcast_strides(constant.shape(), shape));
         for (from, to) in from.zip(offsets(shape, &layout.strides(shape))) {
             numbers[to] = data[from];

@@ -8,7 +8,7 @@ use crate::cuda::element_type::ElementType;
 use crate::cuda::gpu::{Gpu, GpuError};
 use crate::cuda::plan::{LaunchContext, Work};
 use crate::op::Reduction;
-use crate::shape::known_elements;
+use crate::shape::element_count;
 
 /// The threads that compute one result. One thread and one block combine elements in
 /// different orders, so the choice must not depend on the batch.
@@ -88,9 +88,9 @@ impl Reduce {
             Some([size, 1]) => *size,
             _ => 1,
         };
-        let scope = ReductionScope::choose(element_count(&reduced), neighbours);
+        let scope = ReductionScope::choose(product_of_lengths(&reduced), neighbours);
         let kernel = scope.kernel("reduce", element_type);
-        Self { scope, kernel, reduction, kept, reduced, item_len: known_elements(shape) }
+        Self { scope, kernel, reduction, kept, reduced, item_len: element_count(shape) }
     }
 
     /// Returns the same work in this scope, whatever its size.
@@ -118,7 +118,7 @@ fn merge_axes(axes: &[usize], shape: &[usize], strides: &[usize]) -> Vec<[usize;
     merged
 }
 
-fn element_count(axes: &[[usize; 2]]) -> usize {
+fn product_of_lengths(axes: &[[usize; 2]]) -> usize {
     axes.iter().map(|[size, _]| size).product()
 }
 
@@ -126,7 +126,7 @@ impl Work for Reduce {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let mut kept = vec![[context.items, self.item_len]];
         kept.extend(&self.kept);
-        let count = context.count(element_count(&self.kept));
+        let count = context.count(product_of_lengths(&self.kept));
         let arguments = ReduceArguments {
             y: context.y,
             x: context.x[0],
@@ -142,7 +142,7 @@ impl Work for Reduce {
                 Reduction::Max => 2,
                 Reduction::L2 => 3,
             },
-            length: element_count(&self.reduced) as u32,
+            length: product_of_lengths(&self.reduced) as u32,
             count,
         };
         self.scope.launch(context.gpu, &self.kernel, count, &arguments)
