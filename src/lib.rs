@@ -45,7 +45,7 @@
 //! Threads: tokio workers for I/O, one CPU pool ([`scheduler::CpuPool`]) for decoding and aligning,
 //! one thread per device, which on the CPU runs the networks with a team of threads
 //! ([`engine::cpu::ThreadTeam`]) and on a GPU is watched by another. One scheduler task feeds all
-//! devices of the group: it reserves a slot of a device, then forms a batch from the rows of a lane
+//! devices: it reserves a slot of a device, then forms a batch from the rows of a lane
 //! that is placed on the device. A GPU starts the next launched batch before it finishes the oldest
 //! one.
 //!
@@ -64,13 +64,13 @@
 //! - **A model runs where it is placed**: on those devices and no others.
 //! - **Admit once.** A row needs the [`scheduler::Ticket`] of its request. After admission a
 //!   request fails for time or a fault, never for load. The exception is a session, which is long:
-//!   it also ends if the server cannot keep up with its frames. A waiting row whose caller has left
-//!   is dropped and never launched.
+//!   it also ends if the server cannot keep up with its frames, or if the budget of arriving bytes
+//!   is used up. A waiting row whose caller has left is dropped and never launched.
 //! - **Fail closed.** No calibration entry, no usable picture, no liveness: no PASS. There is no
 //!   silent fallback from one device to another.
-//! - **A liveness session serves once**, on one of all replicas that share a store, for the shop,
-//!   device, transaction and portrait it was created for. The matched face is one of the judged
-//!   frames. The result is stored before it is sent.
+//! - **A liveness session can be run only once**, on one of all replicas that share a store, for
+//!   the shop, device, transaction and portrait it was created for. The matched face is one of the
+//!   judged frames. The result is stored before it is sent.
 //! - **A badly performed gesture is an answer**, a fault of the server is a status: a server that
 //!   skipped too many frames does not ask the customer to try again.
 //! - **A poor photograph is an answer**, a malformed request is a status. Only
