@@ -280,10 +280,10 @@ mod tests {
         let gemm = vec![node("MatMul", &["x", "w"], "y", &[])];
         let weights = vec![floats("w", &[2, 3], &[0.5; 6])];
         let product = graph_of(&model(13, &[1, 2], gemm, weights));
-        let kernel = ReferenceOp::load(&product, &product.nodes()[0], &Device::Cpu).unwrap();
+        let reference_op = ReferenceOp::load(&product, &product.nodes()[0], &Device::Cpu).unwrap();
         let step = plan.steps.iter_mut().find(|step| step.work.algorithm() == "reference").unwrap();
         let inputs = vec![(step.reads[0], vec![3])];
-        let work = Fallback { op: "MatMul", kernel, inputs, output: step.writes, len: 3 };
+        let work = Fallback { op: "MatMul", reference_op, inputs, output: step.writes, len: 3 };
         step.work = Box::new(work);
         plan
     }

@@ -157,8 +157,8 @@ pub(super) fn winograd(weight: &Constant, shape: &ProductShape) -> MappedMemory 
         weight.data().chunks_exact(9).map(transform_kernel).collect();
     let kernel = |output: usize, input: usize| transformed[output * shape.inputs + input];
     let mut writer = Writer::new(TRANSFORMED_LEN * shape.elements(), size_of::<f32>());
-    for number in 0..TRANSFORMED_LEN {
-        shape.pack(&mut writer, |output, input, _| kernel(output, input)[number]);
+    for element in 0..TRANSFORMED_LEN {
+        shape.pack(&mut writer, |output, input, _| kernel(output, input)[element]);
     }
     writer.memory
 }

@@ -34,7 +34,7 @@ use self::pool::{GlobalMeanArgs, GlobalMeanKernel, PoolArgs, PoolKernel};
 #[cfg(target_arch = "x86_64")]
 use self::strip::StripFns;
 use self::strip::StripTable;
-use self::tile::{MatrixTable, PlanarTable, TileTable};
+use self::tile::{PlanarTable, TileTable, VectorTable};
 use self::winograd::{ForwardArgs, ForwardTransform, InverseArgs, InverseTransform};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::bf16::Avx512Bf16;
@@ -104,7 +104,7 @@ pub(super) struct KernelSet {
     /// Input in `f32`, output in the set's format.
     pub(super) planar: PlanarTable,
     /// Input and output in `f32`.
-    pub(super) matrix: MatrixTable,
+    pub(super) winograd_products: VectorTable,
     pub(super) depthwise: DepthwiseTable,
     pub(super) depthwise_to_f32: DepthwiseTable,
     pub(super) winograd_forward: unsafe fn(&ForwardArgs),
@@ -131,7 +131,7 @@ impl KernelSet {
             tiles: TileTable::new::<A, F, F, F>(),
             tiles_to_f32: TileTable::new::<A, F, F, F32>(),
             planar: PlanarTable::new::<A, F32, F, F>(),
-            matrix: MatrixTable::new::<A, F32, F32, F32>(),
+            winograd_products: VectorTable::new::<A, F32, F32, F32>(),
             depthwise: DepthwiseTable::new::<A, F, F>(),
             depthwise_to_f32: DepthwiseTable::new::<A, F, F32>(),
             winograd_forward: run::<A, ForwardTransform<F>>,

@@ -296,7 +296,7 @@ pub(in crate::cpu) struct TileTable {
 pub(in crate::cpu) struct PlanarTable([[OneRowTiles; 2]; 2]);
 
 /// Tiles of one row that read adjacent vectors, by number of blocks.
-pub(in crate::cpu) struct MatrixTable([OneRowTiles; 2]);
+pub(in crate::cpu) struct VectorTable([OneRowTiles; 2]);
 
 /// Stands for shapes that do not fit the registers of the set.
 ///
@@ -375,7 +375,7 @@ impl PlanarTable {
     }
 }
 
-impl MatrixTable {
+impl VectorTable {
     pub(super) const fn new<A: Isa, I, R, O>() -> Self
     where
         I: Format<A::Lanes>,

@@ -27,7 +27,7 @@ pub(in crate::cpu) const KERNEL_TRANSFORM: [[f64; 3]; SIDE_IN] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// One block of one tile. The 6×6 pixels at `input` become 36 vectors at `output`, `number_stride`
+/// One block of one tile. The 6×6 pixels at `input` become 36 vectors at `output`, `vector_stride`
 /// elements apart. Pixels beyond `height` and `width` lie right of the image's border or below it.
 /// They count as zeros and are not read.
 pub(in crate::cpu) struct ForwardArgs {
@@ -36,14 +36,14 @@ pub(in crate::cpu) struct ForwardArgs {
     pub(in crate::cpu) height: usize,
     pub(in crate::cpu) width: usize,
     pub(in crate::cpu) output: *mut f32,
-    pub(in crate::cpu) number_stride: usize,
+    pub(in crate::cpu) vector_stride: usize,
 }
 
-/// One block of one tile. The 36 vectors at `input`, `number_stride` elements apart, become the
+/// One block of one tile. The 36 vectors at `input`, `vector_stride` elements apart, become the
 /// upper left `height × width` of 4×4 pixels. Bias, residual and epilogue are applied.
 pub(in crate::cpu) struct InverseArgs {
     pub(in crate::cpu) input: *const f32,
-    pub(in crate::cpu) number_stride: usize,
+    pub(in crate::cpu) vector_stride: usize,
     pub(in crate::cpu) bias: *const f32,
     pub(in crate::cpu) residual: Option<StridedPtr<*const u8>>,
     pub(in crate::cpu) epilogue: Epilogue,
@@ -82,7 +82,7 @@ impl<L: Lanes, F: Format<L>> Kernel<L> for ForwardTransform<F> {
                     row[x] = column[y];
                 }
                 for (x, number) in forward(row).into_iter().enumerate() {
-                    number.store(args.output.add((y * SIDE_IN + x) * args.number_stride));
+                    number.store(args.output.add((y * SIDE_IN + x) * args.vector_stride));
                 }
             }
         }
@@ -103,7 +103,7 @@ impl<L: Lanes, R: Format<L>, O: Format<L>> Kernel<L> for InverseTransform<R, O> 
             for (x, column) in columns.iter_mut().enumerate() {
                 let mut numbers = [L::splat(0.0); SIDE_IN];
                 for (y, number) in numbers.iter_mut().enumerate() {
-                    let from = args.input.add((y * SIDE_IN + x) * args.number_stride);
+                    let from = args.input.add((y * SIDE_IN + x) * args.vector_stride);
                     *number = <F32 as Format<L>>::load(from);
                 }
                 *column = inverse(numbers);

@@ -79,7 +79,7 @@ impl<'g> Lowering<'g> {
     }
 
     pub(super) fn lower_fallback(&mut self, node: &'g Node) -> Result<(), EngineError> {
-        let kernel = ReferenceOp::load(self.graph, node, &Device::Cpu)
+        let reference_op = ReferenceOp::load(self.graph, node, &Device::Cpu)
             .map_err(|source| EngineError::Tensor { op: node.op.name(), source })?;
         let shape = |id: ValueId| self.graph.shape(id).to_vec();
         let shapes: Vec<Vec<usize>> = node.inputs.iter().map(|&id| shape(id)).collect();
@@ -87,7 +87,7 @@ impl<'g> Lowering<'g> {
         let output = self.add_flat_buffer(node.output);
         let len = element_count(self.graph.shape(node.output));
         let inputs = reads.iter().copied().zip(shapes).collect();
-        let work = Fallback { op: node.op.name(), kernel, inputs, output, len };
+        let work = Fallback { op: node.op.name(), reference_op, inputs, output, len };
         self.push_step(node.op.name().to_owned(), StepDraft::whole(work, reads, output));
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Work for Depthwise {
         let kernels = run.kernels;
         let widens_to_f32 = self.output.element_bytes != kernels.element_bytes;
         let table = if widens_to_f32 { &kernels.depthwise_to_f32 } else { &kernels.depthwise };
-        let kernel = table.get(self.kernel, self.strides);
+        let depthwise_fn = table.get(self.kernel, self.strides);
         let taps = self.kernel[0] * self.kernel[1];
         let first = [region.rows.start, 0];
         let from = [region.rows.start * self.strides[0], 0];
@@ -34,7 +34,7 @@ impl Work for Depthwise {
             for block in region.groups.clone() {
                 // SAFETY: a group is a block, and its taps lie in the bordered input.
                 unsafe {
-                    kernel(&DepthwiseArgs {
+                    depthwise_fn(&DepthwiseArgs {
                         input: self.input.pixel_ptr(run, item, block, from, self.pads),
                         input_row_stride: self.input.layout.row_stride(),
                         kernel: self.kernel,

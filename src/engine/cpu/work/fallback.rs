@@ -10,7 +10,7 @@ use crate::reference::ReferenceOp;
 pub(in crate::cpu) struct Fallback {
     /// Name of the operation, for errors.
     pub(in crate::cpu) op: &'static str,
-    pub(in crate::cpu) kernel: ReferenceOp,
+    pub(in crate::cpu) reference_op: ReferenceOp,
     /// Flat buffers, with the shapes of their items.
     pub(in crate::cpu) inputs: Vec<(usize, Vec<usize>)>,
     pub(in crate::cpu) output: usize,
@@ -33,7 +33,7 @@ impl Work for Fallback {
                 });
                 let result = inputs.collect::<candle_core::Result<Vec<_>>>().and_then(|inputs| {
                     let inputs: Vec<&Tensor> = inputs.iter().collect();
-                    self.kernel.run(&inputs)?.flatten_all()?.to_vec1::<f32>()
+                    self.reference_op.run(&inputs)?.flatten_all()?.to_vec1::<f32>()
                 });
                 match result {
                     Ok(numbers) => {

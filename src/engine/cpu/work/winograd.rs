@@ -23,7 +23,7 @@ const PASS_BYTES: usize = 640 << 10;
 const PASS_BYTES_MAX: usize = 16 << 20;
 
 /// Pixels of the widest register tile of any set.
-const TILE_PIXELS_MAX: usize = 14;
+const REGISTER_TILE_PIXELS_MAX: usize = 14;
 
 /// The item of a tile, and the row and column of the tile's first output pixel.
 struct TileOrigin {
@@ -47,8 +47,8 @@ impl Winograd {
         layout.height.div_ceil(SIDE_OUT) * layout.width.div_ceil(SIDE_OUT)
     }
 
-    fn passes(&self, all: usize, tile_pixels: usize) -> usize {
-        passes(all, self.tile_bytes(), self.product.weights.bytes(), tile_pixels)
+    fn passes(&self, all: usize, register_tile_pixels: usize) -> usize {
+        passes(all, self.tile_bytes(), self.product.weights.bytes(), register_tile_pixels)
     }
 
     /// Returns the item and the first output pixel of a tile of the region.
@@ -80,7 +80,7 @@ impl Winograd {
                         height: SIDE_IN.min(layout.height + 2 - y),
                         width: SIDE_IN.min(layout.width + 2 - x),
                         output: numbers.add((block * tiles.len() + at) * LANES),
-                        number_stride: layout.blocks() * tiles.len() * LANES,
+                        vector_stride: layout.blocks() * tiles.len() * LANES,
                     });
                 }
             }
@@ -111,19 +111,19 @@ impl Winograd {
         };
         let tiling = Tiling::new(count, 1, run.kernels.tile_pixels);
         let block_elements = self.product.shape.block_elements();
-        for number in 0..TRANSFORMED_LEN {
+        for element in 0..TRANSFORMED_LEN {
             for (block, blocks) in
                 region.groups.clone().map(|group| self.product.shape.group_blocks(group))
             {
-                for tiles in tiling.spans() {
-                    let weights = (number * to + block) * block_elements;
-                    let input = number * from * count * LANES + tiles.x * LANES;
-                    let output = ((number * to + block) * count + tiles.x) * LANES;
+                for span in tiling.spans() {
+                    let weights = (element * to + block) * block_elements;
+                    let input = element * from * count * LANES + span.x * LANES;
+                    let output = ((element * to + block) * count + span.x) * LANES;
                     // SAFETY: input and output lie in the scratch, and the weights are packed.
                     unsafe {
                         let args = TileArgs {
                             taps: &taps,
-                            count: tiles.count,
+                            count: span.count,
                             input_row_stride: 0,
                             input: run.scratch.cast::<f32>().add(input).cast(),
                             weights: self.product.weights.start().cast::<f32>().add(weights).cast(),
@@ -139,7 +139,7 @@ impl Winograd {
                                 row_stride: 0,
                             },
                         };
-                        run.kernels.matrix.get([blocks, tiles.width])(&args);
+                        run.kernels.winograd_products.get([blocks, span.width])(&args);
                     }
                 }
             }
@@ -169,7 +169,7 @@ impl Winograd {
                 unsafe {
                     inverse(&InverseArgs {
                         input: products.add((block * tiles.len() + at) * LANES),
-                        number_stride: layout.blocks() * tiles.len() * LANES,
+                        vector_stride: layout.blocks() * tiles.len() * LANES,
                         bias: block_ptr(&self.product.bias, block),
                         residual: self.product.residual.map(|residual| StridedPtr {
                             first: residual
@@ -231,15 +231,15 @@ impl Work for Winograd {
 
 /// Returns the tiles of the largest pass, if each takes `tile_bytes` bytes.
 fn tiles_max(tile_bytes: usize) -> usize {
-    (PASS_BYTES_MAX / tile_bytes).max(TILE_PIXELS_MAX)
+    (PASS_BYTES_MAX / tile_bytes).max(REGISTER_TILE_PIXELS_MAX)
 }
 
 /// Returns the number of passes that compute `all` tiles. Every pass reads all weights again. Many
 /// small passes keep their scratch in the second-level cache. One large pass writes its scratch to
 /// the next cache and reads it back, which costs less if weights are large and images small.
-fn passes(all: usize, tile_bytes: usize, weights: usize, tile_pixels: usize) -> usize {
+fn passes(all: usize, tile_bytes: usize, weights: usize, register_tile_pixels: usize) -> usize {
     let fit = PASS_BYTES / tile_bytes;
-    let small = all.div_ceil((fit / tile_pixels).max(1) * tile_pixels);
+    let small = all.div_ceil((fit / register_tile_pixels).max(1) * register_tile_pixels);
     let large = all.div_ceil(tiles_max(tile_bytes));
     let large_traffic = large * weights + 2 * all * tile_bytes;
     if small * weights <= large_traffic { small } else { large }
@@ -253,7 +253,12 @@ mod tests {
     /// channels.
     fn passes_of_layer(tiles: usize, channels: usize) -> usize {
         let numbers = TRANSFORMED_LEN * size_of::<f32>();
-        passes(tiles, numbers * 2 * channels, numbers * channels * channels, TILE_PIXELS_MAX)
+        passes(
+            tiles,
+            numbers * 2 * channels,
+            numbers * channels * channels,
+            REGISTER_TILE_PIXELS_MAX,
+        )
     }
 
     #[test]
