@@ -243,8 +243,8 @@ mod tests {
 
     type Case = (SessionOutcome, Option<f64>, Thresholds, Decision, Vec<ReasonCode>);
 
-    /// Outcomes with one deviation each, and the expected decision and reasons.
-    fn cases() -> Vec<Case> {
+    /// Similarities of a good session, and the expected decision and reasons.
+    fn cases_of_similarity() -> Vec<Case> {
         use ReasonCode as Code;
         let done = || outcome(SessionEnd::Done, 7, 0.9, 0.0);
         vec![
@@ -267,6 +267,13 @@ mod tests {
                 Decision::Review,
                 vec![Code::Uncalibrated],
             ),
+        ]
+    }
+
+    /// Outcomes with one deviation each, and the expected decision and reasons.
+    fn cases_of_outcome() -> Vec<Case> {
+        use ReasonCode as Code;
+        vec![
             (
                 outcome(SessionEnd::Done, 7, 0.79, 0.0),
                 Some(0.5),
@@ -321,7 +328,9 @@ mod tests {
 
     #[test]
     fn each_rule_decides_in_its_order() {
-        for (outcome, similarity, thresholds, decision, reasons) in cases() {
+        for (outcome, similarity, thresholds, decision, reasons) in
+            cases_of_similarity().into_iter().chain(cases_of_outcome())
+        {
             let verdict = decide_session(&outcome, similarity, thresholds, 0.8);
             assert_eq!((verdict.decision, codes(&verdict)), (decision, reasons), "{outcome:?}");
         }

@@ -5,6 +5,7 @@
 mod constants;
 mod elementwise;
 mod files;
+mod image_refusals;
 mod images;
 mod matrix;
 mod moves;
