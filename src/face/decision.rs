@@ -13,7 +13,7 @@ pub enum Decision {
     Fail,
     /// A person must decide.
     Review,
-    /// Take the photograph again.
+    /// Repeat the capture: the photograph or the session.
     Retry,
 }
 
@@ -22,7 +22,7 @@ pub enum Decision {
 pub enum Subject {
     /// The whole request.
     Request,
-    /// The portrait of a `Verify`.
+    /// The portrait of a `Verify` or of a session.
     Portrait,
     /// A live photograph of a `Verify`, by its index in the request.
     LivePhoto(usize),

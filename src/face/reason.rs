@@ -7,7 +7,7 @@ use crate::face::{Check, LimitKind, Measure};
 pub enum ReasonCode {
     /// The image has no face.
     FaceNotFound,
-    /// Another face is nearly as large as the main face.
+    /// Another face has more than the allowed share of the main face's area.
     MultipleFaces,
     /// The eyes are too few pixels apart.
     FaceTooSmall,
@@ -23,7 +23,8 @@ pub enum ReasonCode {
     TooDark,
     /// There is too much light on the face.
     TooBright,
-    /// The network could not process the face.
+    /// The norm of the raw embedding is too low, or the face cannot be cropped for the PAD
+    /// networks.
     FaceUnusable,
     /// The points do not lie like those of a face.
     LandmarksImplausible,
@@ -37,7 +38,7 @@ pub enum ReasonCode {
     SameImage,
     /// The live photograph looks like a picture of a picture.
     LivenessLow,
-    /// No calibration fits the loaded models.
+    /// There is no calibration entry for the request's type of pair.
     Uncalibrated,
     /// A note: the calibration was not measured on this deployment's pairs.
     GenericCalibration,
@@ -101,7 +102,7 @@ impl ReasonCode {
             Self::LivePhotosDiffer => "the live photos show different people",
             Self::SameImage => "portrait and live photo are the same picture",
             Self::LivenessLow => "the live photo does not look like a live person",
-            Self::Uncalibrated => "no calibration fits the loaded models",
+            Self::Uncalibrated => "there is no calibration for this type of image pair",
             Self::GenericCalibration => "the calibration was not measured on this deployment",
             Self::FpsTooLow => "the camera is too slow: close other programs and add light",
             Self::TimeGap => "the video stopped during a movement: check the connection",

@@ -3,8 +3,8 @@
 //! The rules, in order:
 //!
 //! 1. RETRY if evidence is missing: the portrait or every live photograph is unusable.
-//! 2. FAIL if there is evidence against the customer: the same picture twice, a low PAD score, live
-//!    photographs of different people, or a low similarity.
+//! 2. FAIL if there is evidence against the customer: a live photograph that is the portrait's own
+//!    picture, a low PAD score, live photographs of different people, or a low similarity.
 //! 3. REVIEW if the evidence is not clear: no calibration entry, or a similarity in the review
 //!    band.
 //! 4. PASS otherwise.

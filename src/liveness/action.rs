@@ -24,7 +24,7 @@ impl Action {
     pub const ALL: [Self; 5] =
         [Self::TurnLeft, Self::TurnRight, Self::Blink, Self::Nod, Self::OpenMouth];
 
-    /// Returns the name used in tokens and logs.
+    /// Returns the name used in tokens.
     pub fn name(self) -> &'static str {
         match self {
             Self::TurnLeft => "turn_left",

@@ -263,8 +263,8 @@ impl AdmissionGate {
         captured.saturating_sub(first)
     }
 
-    /// Returns the arrival time of the frame; for a batch, the time at which a stream would have
-    /// delivered it.
+    /// Returns the arrival time of the frame; for a recording, the time at which a stream would
+    /// have delivered it.
     fn arrival(&self, meta: &FrameMeta, now: Duration) -> Duration {
         match self.assurance {
             Assurance::Stream => now,

@@ -180,7 +180,7 @@ impl Default for GuidanceLimits {
     fn default() -> Self {
         let limit = |enter, leave| Hysteresis { enter, leave };
         Self {
-            // The limit of live photographs. Below it, the crop for the embedder is enlarged.
+            // The limit of live photographs.
             eye_distance_min: limit(60.0, 66.0),
             // Closer to the camera, a turned head leaves the frame and perspective distorts the
             // ratios.

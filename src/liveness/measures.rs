@@ -10,7 +10,7 @@ use crate::image::DifferenceHash;
 pub enum Detail {
     /// Detector: faces, brightness and sharpness.
     Face,
-    /// Also the face mesh: mouth, yaw and pitch.
+    /// Also the face mesh: five points and the mouth.
     Mesh,
     /// Also the iris network on both eyes: the lids.
     Eyes,
@@ -51,9 +51,10 @@ pub struct MeshMeasures {
     pub points: [Point; 5],
     /// Distance of the inner lips over the width of the mouth.
     pub mouth_open: f64,
-    /// Degrees; positive when the person turns to their own left (image right, unmirrored).
+    /// Degrees; positive when the person turns to their own left (image right, unmirrored). The
+    /// sign is opposite to that of the quality check. No rule reads it.
     pub yaw: f64,
-    /// Degrees; positive when the person looks down. Only changes are reliable.
+    /// Degrees; positive when the person looks down. Only changes are reliable. No rule reads it.
     pub pitch: f64,
 }
 

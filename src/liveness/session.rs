@@ -215,7 +215,7 @@ impl Session {
     }
 
     /// Stops the session if a time limit of the step or of the session has passed at `now`. The
-    /// time of a batch passes only with its frames, so a batch is not stopped here.
+    /// time of a recording passes only with its frames, so a recording is not stopped here.
     pub fn check_time_limits(&mut self, now: Duration) -> Vec<Event> {
         let is_waiting = self.is_open() && self.assurance == Assurance::Stream;
         let Some(reason) = self.timeout_reason(now).filter(|_| is_waiting) else {

@@ -99,7 +99,7 @@ pub enum Error {
 pub enum ErrorKind {
     /// The request violates a rule of the API.
     Invalid,
-    /// The session belongs to another caller.
+    /// The token is bound to another tenant, shop, device or portrait.
     Denied,
     /// The model or the result does not exist.
     NotFound,
@@ -107,9 +107,10 @@ pub enum ErrorKind {
     Precondition,
     /// The session was used before.
     AlreadyUsed,
-    /// Refused for load before any work was done.
+    /// Refused for load: a request by admission, or an arriving message by the intake, which may
+    /// end a running session.
     Overloaded,
-    /// Ended for load after work had begun.
+    /// The server skipped too many frames of a session.
     Behind,
     /// The deadline passed.
     Expired,

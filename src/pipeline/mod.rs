@@ -95,8 +95,9 @@ pub struct LiveModel {
 }
 
 impl Pipeline {
-    /// Returns the models that answer calls about photographs.
-    pub fn live_models(&self) -> Vec<LiveModel> {
+    /// Returns the models that answers report: the detector, the embedder and the PAD networks,
+    /// whether or not the call ran them.
+    pub fn reported_models(&self) -> Vec<LiveModel> {
         let Snapshot { detector, embedder, liveness, .. } = &*self.snapshot;
         let models = [detector, embedder].into_iter().chain(&liveness.members);
         let name = |model: &Arc<LoadedModel>| LiveModel {

@@ -40,7 +40,7 @@ struct CroppedPhoto {
 
 impl Pipeline {
     /// Examines one photograph and runs `tasks` on the main face. A face that fails a quality check
-    /// is reported, but not given to the networks behind the detector.
+    /// is reported, but not given to the networks that run after the detector.
     pub(super) async fn examine(
         &self,
         photo: Photograph,

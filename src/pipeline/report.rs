@@ -33,7 +33,7 @@ pub struct PhotoReport {
     pub height: usize,
     /// Difference hash of the image. Detects the same picture in another file.
     pub fingerprint: DifferenceHash,
-    /// All faces in source pixel coordinates, the main one first, then by area.
+    /// All faces in pixels of the decoded image, the main one first, then by area.
     pub faces: Vec<DetectedFace>,
     /// Quality checks of the main face. Empty without a face.
     pub checks: Vec<Check>,

@@ -57,7 +57,7 @@ impl DecodedImage {
 }
 
 pub(super) struct Faces {
-    /// All faces in source pixel coordinates, the main one first, then by area.
+    /// All faces in pixels of the decoded image, the main one first, then by area.
     pub(super) all: Vec<DetectedFace>,
     /// The main face. `None` if there is no face.
     pub(super) main: Option<MainFace>,
@@ -143,7 +143,8 @@ impl Pipeline {
         self.metrics.observe_stage(stage, time);
     }
 
-    /// Runs `row` on `model`. Records the queue time, which the lane measured, and the run time.
+    /// Runs `row` on `model`. Records the queue time, which the scheduler measured, and the run
+    /// time.
     pub(super) async fn infer(
         &self,
         stage: Stage,

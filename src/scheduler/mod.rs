@@ -5,9 +5,10 @@
 //!                          └─ Scheduler::submit → lane → reserve a slot → form a batch → device
 //! ```
 //!
-//! [`Tickets`] is the only place that refuses a request for load. After admission a row waits for a
-//! place in its lane, and then for its batch. `core` and `lane` decide: they are pure and take the
-//! time as an argument. `shell` waits: it is one task for all devices of a group.
+//! [`Tickets`] refuses a request for load; the intake of the services may have refused it before,
+//! and no other part does. After admission a row waits for a place in its lane, and then for its
+//! batch. `core` and `lane` decide: they are pure and take the time as an argument. `shell` waits:
+//! it is one task for all devices of a group.
 //!
 //! A lane is placed on the devices that hold its model. A batch is formed for the device whose slot
 //! was reserved. A row that no device in service can run is refused at once.

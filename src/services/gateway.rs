@@ -43,7 +43,7 @@ impl AdmittedCall {
     pub(super) fn into_response_info(self) -> ResponseInfo {
         ResponseInfo {
             request_id: self.request_id,
-            models: self.pipeline.live_models(),
+            models: self.pipeline.reported_models(),
             total: self.begun.elapsed(),
         }
     }

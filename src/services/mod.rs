@@ -5,8 +5,8 @@
 //! ```
 //!
 //! [`FaceServer`] answers one message with one message. [`LivenessServer`] also answers a stream
-//! with a stream: it receives frames while earlier ones are judged, skips the oldest frames when it
-//! is behind, and waits only a limited time for a client that does not read its events.
+//! with a stream: it receives frames while earlier ones are measured, skips the oldest frames when
+//! it is behind, and waits only a limited time for a client that does not read its events.
 
 mod convert;
 mod events;

@@ -53,7 +53,7 @@ pub struct GestureLimits {
     pub(crate) eye_open_always: f64,
     /// Largest turn at which a blink is measured.
     pub(super) blink_turn_max: f64,
-    /// Largest nod, up or down, at which a blink is measured.
+    /// Largest nod, up or down, at which a blink is measured and a head counts as level.
     pub blink_nod_max: f64,
     /// Movement of the opening of the mouth.
     pub(crate) mouth: MovementLimits,
@@ -74,7 +74,7 @@ impl Default for GestureLimits {
             blinks: 2,
             // Neutral frames contain blinks. In four of five frames the eyes are open.
             eye_open_percentile: 0.8,
-            // 149 open faces: 1st percentile 0.176. Narrow eyes are normal.
+            // 149 faces with open eyes: 1st percentile 0.176. Narrow eyes are normal.
             eye_open_min: 0.15,
             // Closed eyes have up to 0.085, a wink has 0.135, open eyes have at least 0.18.
             eye_open_always: 0.18,

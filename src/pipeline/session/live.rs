@@ -126,8 +126,8 @@ impl LiveSession {
         prompt.deadline.saturating_sub(self.began.elapsed())
     }
 
-    /// Returns the number of frames left out so far: thinned by the rules, or skipped because the
-    /// server was behind.
+    /// Returns the number of frames left out so far: thinned at admission because they came too
+    /// fast, or skipped because the server was behind.
     pub fn thinned(&self) -> usize {
         self.core.thinned() + self.frames.skipped
     }
@@ -167,8 +167,9 @@ impl LiveSession {
         }
     }
 
-    /// Ends the session. A verdict may ask for a retry only because time ran out or frames were
-    /// missing. If the server skipped frames, it was at fault: it returns an error instead.
+    /// Ends the session. If the server skipped frames, and the verdict is RETRY because time ran
+    /// out or frames were missing, the server may have caused that: the method returns an error
+    /// instead.
     ///
     /// # Errors
     /// A server that could not keep up, a false-match rate that the calibration no longer supports.
