@@ -47,7 +47,7 @@ fn letterbox_640(bencher: Bencher<'_, '_>, name: &str) {
 }
 
 #[divan::bench(args = PICTURES)]
-fn fingerprint(bencher: Bencher<'_, '_>, name: &str) {
+fn difference_hash(bencher: Bencher<'_, '_>, name: &str) {
     let picture = decode_fixture(name);
     bencher.bench(|| DifferenceHash::new(&LumaImage::new(&picture)));
 }

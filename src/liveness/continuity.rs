@@ -13,7 +13,7 @@ use crate::image::DifferenceHash;
 #[derive(Debug, Clone, Copy)]
 struct FrameRecord {
     captured: Duration,
-    fingerprint: DifferenceHash,
+    difference_hash: DifferenceHash,
     points: [Point; 5],
 }
 
@@ -72,7 +72,7 @@ impl Continuity {
         let Some(face) = measures.faces.first() else { return Ok(()) };
         let record = FrameRecord {
             captured: frame.captured,
-            fingerprint: measures.fingerprint,
+            difference_hash: measures.difference_hash,
             points: face.points,
         };
         self.count_repeats(&record);
@@ -82,7 +82,8 @@ impl Continuity {
     }
 
     fn count_repeats(&mut self, record: &FrameRecord) {
-        let alike = || self.records.iter().filter(|old| old.fingerprint == record.fingerprint);
+        let alike =
+            || self.records.iter().filter(|old| old.difference_hash == record.difference_hash);
         let is_old = |old: &FrameRecord| {
             record.captured.saturating_sub(old.captured) > self.limits.loop_time_min
         };

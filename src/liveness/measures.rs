@@ -22,7 +22,7 @@ pub struct FrameMeasures {
     /// Width and height in pixels.
     pub size: [usize; 2],
     /// Hash of the whole frame.
-    pub fingerprint: DifferenceHash,
+    pub difference_hash: DifferenceHash,
     /// All faces, the main face first.
     pub faces: Vec<DetectedFace>,
     /// Measures of the main face; `None` without a face.

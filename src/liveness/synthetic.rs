@@ -82,8 +82,8 @@ pub(super) fn measures_with(head: &Head, points: [[f64; 2]; 5]) -> FrameMeasures
         mesh: Some(mesh),
         eyes: Some([head.eyes; 2]),
     };
-    let fingerprint = DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9)));
-    FrameMeasures { size: SIZE, fingerprint, faces: vec![face], main: Some(main) }
+    let difference_hash = DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9)));
+    FrameMeasures { size: SIZE, difference_hash, faces: vec![face], main: Some(main) }
 }
 
 /// Returns a detected face around its points.
@@ -97,7 +97,7 @@ pub(super) fn face_at(points: [[f64; 2]; 5]) -> DetectedFace {
 
 /// Returns a hash that differs between neighbouring frames and from all earlier frames of a
 /// session.
-pub fn fingerprint(sequence: u32) -> DifferenceHash {
+pub fn difference_hash(sequence: u32) -> DifferenceHash {
     let pixels = (0..9 * 9 * 3).map(|at| (sequence.wrapping_mul(31) as usize * at % 251) as u8);
     let mut image = RgbImage::black(9, 9);
     for (pixel, value) in image.pixels_mut().iter_mut().zip(pixels) {

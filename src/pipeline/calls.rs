@@ -243,7 +243,8 @@ fn live_evidence(
 ) -> LivePhotoEvidence {
     LivePhotoEvidence {
         problems: live_problems(photo),
-        same_image: portrait.fingerprint.distance(photo.fingerprint) <= SAME_PICTURE_BITS_MAX,
+        same_image: portrait.difference_hash.distance(photo.difference_hash)
+            <= SAME_PICTURE_BITS_MAX,
         pad_score: photo.pad_score,
         similarity_to_matched: photo
             .embedding
@@ -286,7 +287,7 @@ mod tests {
             source: ImageSource::LivePhoto,
             width: 9,
             height: 9,
-            fingerprint: DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9))),
+            difference_hash: DifferenceHash::new(&LumaImage::new(&RgbImage::black(9, 9))),
             faces: vec![DetectedFace { rect, score: 1.0, points: [Point { x: 4.0, y: 4.0 }; 5] }],
             checks: vec![],
             embedding: None,

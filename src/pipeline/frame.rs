@@ -140,9 +140,9 @@ fn crop_frame(
     rules: &Rules,
 ) -> Result<LocatedFrame, FaceError> {
     let Faces { all: faces, main } = Faces::find(&frame, &rules.detector)?;
-    let DetectedImage { image, fingerprint, .. } = frame;
+    let DetectedImage { image, difference_hash, .. } = frame;
     let size = [image.width(), image.height()];
-    let measures = FrameMeasures { size, fingerprint, faces, main: None };
+    let measures = FrameMeasures { size, difference_hash, faces, main: None };
     let mut measured = MeasuredFrame { measures, crops: None };
     let Some(main) = main else {
         return Ok(LocatedFrame { image, measured, mesh: None });

@@ -57,7 +57,7 @@ impl Pipeline {
         let detected = self.detect_faces(file, upright, file_field, ticket).await?;
         times += detected.times;
         let (width, height) = (detected.image.width(), detected.image.height());
-        let fingerprint = detected.fingerprint;
+        let difference_hash = detected.difference_hash;
 
         let began = Instant::now();
         let rules = Arc::clone(&self.rules);
@@ -81,7 +81,7 @@ impl Pipeline {
             source,
             width,
             height,
-            fingerprint,
+            difference_hash,
             faces,
             checks,
             embedding,

@@ -32,7 +32,7 @@ pub struct PhotoReport {
     /// Height in pixels after EXIF orientation.
     pub height: usize,
     /// Difference hash of the image. Detects the same picture in another file.
-    pub fingerprint: DifferenceHash,
+    pub difference_hash: DifferenceHash,
     /// All faces in pixels of the decoded image, the main one first, then by area.
     pub faces: Vec<DetectedFace>,
     /// Quality checks of the main face. Empty without a face.

@@ -22,7 +22,7 @@ use crate::trust::Secret;
 /// A decoded image with the output of the detector.
 pub(super) struct DetectedImage {
     pub(super) image: RgbImage,
-    pub(super) fingerprint: DifferenceHash,
+    pub(super) difference_hash: DifferenceHash,
     /// Pixels of the detector's square canvas per image pixel.
     scale: f32,
     /// Output of the detector.
@@ -37,7 +37,7 @@ struct DecodedImage {
     scaled: RgbImage,
     /// Canvas pixels per image pixel.
     scale: f32,
-    fingerprint: DifferenceHash,
+    difference_hash: DifferenceHash,
 }
 
 impl DecodedImage {
@@ -50,9 +50,9 @@ impl DecodedImage {
         side: usize,
     ) -> Result<Self, DecodeError> {
         let image = orientation.make_upright(decode(file, limits)?);
-        let fingerprint = DifferenceHash::new(&LumaImage::new(&image));
+        let difference_hash = DifferenceHash::new(&LumaImage::new(&image));
         let boxed = letterbox(&image, side);
-        Ok(Self { image, scaled: boxed.image, scale: boxed.scale, fingerprint })
+        Ok(Self { image, scaled: boxed.image, scale: boxed.scale, difference_hash })
     }
 }
 
@@ -124,7 +124,7 @@ impl Pipeline {
         let decoded = self.compute(decode).await?;
         let decode_time = began.elapsed();
         self.record_stage_time(Stage::Decode, decode_time, ticket);
-        let DecodedImage { image, scaled, scale, fingerprint } =
+        let DecodedImage { image, scaled, scale, difference_hash } =
             decoded.map_err(|error| Error::invalid(field, error.to_string()))?;
         let RowAnswer { output, queue_time, run_time } =
             self.infer(Stage::Detect, &self.snapshot.detector, scaled, ticket).await?;
@@ -134,7 +134,7 @@ impl Pipeline {
             detect: run_time,
             ..StageTimes::default()
         };
-        Ok(DetectedImage { image, fingerprint, scale, output, times })
+        Ok(DetectedImage { image, difference_hash, scale, output, times })
     }
 
     /// Adds the time of one image in `stage` to the call and to the metrics.

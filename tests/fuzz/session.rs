@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use menshen::face::decision::{Decision, Thresholds};
 use menshen::face::{Embedding, SpaceId};
 use menshen::image::{Orientation, Rotation};
-use menshen::liveness::synthetic::{Head, fingerprint, measures_of};
+use menshen::liveness::synthetic::{Head, difference_hash, measures_of};
 use menshen::liveness::{
     Action, Admission, Assurance, Event, FrameJudgement, FrameMeta, STEPS, Session, SessionEnd,
     SessionLimits, decide_session, draw_actions,
@@ -106,7 +106,7 @@ impl CheckedSession {
         }
         if admitted == Ok(Admission::Measure) {
             let mut measures = measures_of(&self.head);
-            measures.fingerprint = fingerprint(self.sequence);
+            measures.difference_hash = difference_hash(self.sequence);
             let result = self.session.observe(meta.sequence, &measures, self.now);
             self.check_events(&result.events);
             if result.is_chosen {

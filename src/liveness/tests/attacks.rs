@@ -10,7 +10,7 @@ use crate::face::ReasonCode;
 use crate::face::decision::Decision;
 use crate::image::Orientation;
 use crate::liveness::gesture::MovementLimits;
-use crate::liveness::synthetic::{Head, face_at, fingerprint};
+use crate::liveness::synthetic::{Head, difference_hash, face_at};
 use crate::liveness::{Action, SessionLimits};
 
 const ACTIONS: [Action; 3] = [Action::TurnLeft, Action::Blink, Action::Nod];
@@ -202,7 +202,7 @@ fn cuts() -> Vec<Attack> {
             name: "one picture encoded again and again",
             simulation: tampered(|frame| {
                 if frame.action_since.is_none() {
-                    frame.measures.fingerprint = fingerprint(0);
+                    frame.measures.difference_hash = difference_hash(0);
                     frame.measures.faces[0] = face_at(Head::default().points());
                 }
             }),
@@ -376,7 +376,7 @@ fn play_loop(frame: &mut SimulatedFrame) {
     let is_waiting = frame.action_since.is_none_or(|(since, _)| since < 3.0);
     if frame.done == 0 && is_waiting {
         let at = frame.meta.sequence % 15;
-        frame.measures.fingerprint = fingerprint(at);
+        frame.measures.difference_hash = difference_hash(at);
         let moved = [f64::from(at % 7), f64::from(at % 4)];
         frame.measures.faces[0] = face_at(Head { moved, ..Head::default() }.points());
     }

@@ -12,9 +12,9 @@ fn fidget(frame: &mut SimulatedFrame, seconds: f64) {
     let at = (frame.time * 10.0).round() as u32;
     if frame.action_since.is_none() && frame.time < seconds && at.is_multiple_of(3) {
         frame.head.yaw = 25.0;
-        let fingerprint = frame.measures.fingerprint;
+        let difference_hash = frame.measures.difference_hash;
         frame.measures = measures_of(&frame.head);
-        frame.measures.fingerprint = fingerprint;
+        frame.measures.difference_hash = difference_hash;
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::face::decision::{Decision, Thresholds};
 use crate::face::{Embedding, ReasonCode, SpaceId};
 use crate::image::Orientation;
-use crate::liveness::synthetic::{Head, fingerprint, measures_with};
+use crate::liveness::synthetic::{Head, difference_hash, measures_with};
 use crate::liveness::{
     Action, Admission, Assurance, Detail, Event, FrameJudgement, FrameMeasures, FrameMeta, Session,
     SessionLimits, SessionVerdict, decide_session,
@@ -157,7 +157,7 @@ impl Simulation {
             orientation: Orientation::UPRIGHT,
         };
         let mut measures = measures_with(&head, points);
-        measures.fingerprint = fingerprint(sequence);
+        measures.difference_hash = difference_hash(sequence);
         SimulatedFrame {
             time,
             action_since,

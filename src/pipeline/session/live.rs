@@ -219,7 +219,7 @@ impl LiveSession {
         let measured = self.pipeline.measure_frame(frame, detail, &self.ticket).await?;
         let now = self.began.elapsed();
         let MeasuredFrame { measures, crops } = measured;
-        let distance = measures.fingerprint.distance(self.portrait.fingerprint);
+        let distance = measures.difference_hash.distance(self.portrait.difference_hash);
         self.is_portrait_shown |= distance <= SAME_PICTURE_BITS_MAX;
         let FrameResult { mut events, is_chosen } = self.core.observe(sequence, &measures, now);
         if let Some(crops) = crops.filter(|_| is_chosen) {
