@@ -105,7 +105,7 @@
 //! | for | read |
 //! |---|---|
 //! | the main job | [`pipeline::Pipeline::verify`] |
-//! | a liveness session, and its rules | [`pipeline::LiveSession`], [`liveness::Session`] |
+//! | a liveness session, and its rules | [`pipeline::RunningSession`], [`liveness::Session`] |
 //! | the decision, and its threshold | [`face::verify_decision`], [`face::calibration`] |
 //! | batching | `scheduler/core.rs` |
 //! | the networks | [`engine`] |

@@ -1,6 +1,6 @@
 //! What a request does: one short function per call, read from top to bottom.
 //!
-//! [`Pipeline`] answers calls about photographs (`calls.rs`, `photo.rs`). [`LiveSession`] answers a
+//! [`Pipeline`] answers calls about photographs (`calls.rs`, `photo.rs`). [`RunningSession`] answers a
 //! stream of frames; each frame is measured (`frame.rs`) in the detail that [`crate::liveness`]
 //! asks for.
 //!
@@ -38,7 +38,7 @@ pub use report::{
 };
 pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
-    CreatedSession, LiveSession, LivenessSettings, SessionPortrait, SessionReport, SessionSpec,
+    CreatedSession, LivenessSettings, RunningSession, SessionPortrait, SessionReport, SessionSpec,
     SessionStart, Sessions, SessionsError, session_keys, session_store,
 };
 pub use settings::VerifySettings;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::answer::{RowAnswer, RowError};
 use super::lane::LaneSpec;
-use super::shell::{self, Job, LiveLane, RowCaller, Shell};
+use super::shell::{self, Job, LaneModel, RowCaller, Shell};
 use super::stats::SchedulerStats;
 use super::tickets::Ticket;
 use crate::device::{DeviceGroup, LoadedModel};
@@ -106,7 +106,7 @@ impl LaneHandle {
 }
 
 impl LaneSettings {
-    fn into_lane(self, stats: &SchedulerStats) -> (LaneSpec, LiveLane) {
+    fn into_lane(self, stats: &SchedulerStats) -> (LaneSpec, LaneModel) {
         let spec = LaneSpec {
             stage: self.stage,
             buckets: self.model.buckets().to_vec(),
@@ -115,7 +115,7 @@ impl LaneSettings {
             placement: self.model.placement(),
         };
         let stats = stats.lane(self.model.name());
-        (spec, LiveLane { model: self.model, stats })
+        (spec, LaneModel { model: self.model, stats })
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) struct RowCaller {
 }
 
 /// The model that a lane runs, and the metrics of the lane. The rows are in the [`Core`].
-pub(super) struct LiveLane {
+pub(super) struct LaneModel {
     pub(super) model: Arc<LoadedModel>,
     pub(super) stats: LaneStats,
 }
@@ -63,7 +63,7 @@ struct InFlightRow {
 /// The state of the task, except the reserved slots, which borrow the group.
 pub(super) struct Shell {
     core: Core<Job>,
-    lanes: Vec<LiveLane>,
+    lanes: Vec<LaneModel>,
     in_service: DeviceSet,
     /// Batches of different devices finish in any order.
     in_flight: FuturesUnordered<BoxFuture<'static, FinishedBatch>>,
@@ -128,7 +128,7 @@ async fn first_due(reserved: &[ReservedSlot<'_>]) -> usize {
 
 impl Shell {
     /// Makes a shell with empty lanes. A lane is named by its index.
-    pub(super) fn new(lanes: Vec<(LaneSpec, LiveLane)>) -> Self {
+    pub(super) fn new(lanes: Vec<(LaneSpec, LaneModel)>) -> Self {
         let (specs, lanes): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
         let (in_service, in_flight) = (DeviceSet::of([]), FuturesUnordered::new());
         Self { core: Core::new(specs), lanes, in_service, in_flight }

@@ -16,7 +16,7 @@ use super::gateway::{AdmittedCall, Gateway, RequestInfo, call_of, end_call, outc
 use super::layers::{ByteLease, MessageLease};
 use super::status::broken_stream;
 use crate::liveness::Assurance;
-use crate::pipeline::{CameraFrame, Error, ErrorKind, LiveSession, Pipeline, SessionStart};
+use crate::pipeline::{CameraFrame, Error, ErrorKind, Pipeline, RunningSession, SessionStart};
 use crate::proto::v1;
 use crate::proto::v1::liveness_service_server::LivenessService;
 use crate::proto::v1::run_response::Event as RunEvent;
@@ -118,7 +118,7 @@ impl LivenessServer {
     async fn process_recording(
         &self,
         call: AdmittedCall,
-        mut session: LiveSession,
+        mut session: RunningSession,
         frames: Vec<CameraFrame>,
     ) -> Result<v1::LivenessResult, Error> {
         for frame in frames {
@@ -158,7 +158,7 @@ impl LivenessServer {
     async fn process_stream(
         &self,
         call: AdmittedCall,
-        mut session: LiveSession,
+        mut session: RunningSession,
         frames: RequestStream,
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
@@ -213,7 +213,7 @@ impl LivenessServer {
     async fn finish_session(
         &self,
         call: AdmittedCall,
-        session: LiveSession,
+        session: RunningSession,
     ) -> Result<v1::LivenessResult, Error> {
         let pipeline = Arc::clone(&call.pipeline);
         let report = session.finish()?;
@@ -284,7 +284,7 @@ struct AttemptRefund {
 /// A started session, and the call that runs it.
 struct OpenSession {
     call: AdmittedCall,
-    session: LiveSession,
+    session: RunningSession,
     refund: AttemptRefund,
 }
 
@@ -341,13 +341,13 @@ fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
 
 /// Processes queued frames until the session ends or the client sends no more.
 async fn process_frames(
-    session: &mut LiveSession,
+    session: &mut RunningSession,
     mut queued: mpsc::Receiver<QueuedFrame>,
     events: &Events,
 ) -> Result<(), Error> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut thinned = 0;
+    let mut left_out = 0;
     while session.is_open() {
         let happened = tokio::select! {
             biased;
@@ -363,9 +363,9 @@ async fn process_frames(
         for event in happened {
             send_event(events, convert::run_event(event, session)).await?;
         }
-        if session.thinned() > thinned {
-            thinned = session.thinned();
-            send_event(events, Some(convert::thinned_event(thinned))).await?;
+        if session.frames_left_out() > left_out {
+            left_out = session.frames_left_out();
+            send_event(events, Some(convert::thinned_event(left_out))).await?;
         }
     }
     Ok(())

@@ -3,11 +3,11 @@
 //! the token.
 //!
 //! ```text
-//! SessionSpec → create → token … SessionStart → LiveSession: frame by frame → SessionReport
+//! SessionSpec → create → token … SessionStart → RunningSession: frame by frame → SessionReport
 //! ```
 
-mod live;
 mod report;
+mod running;
 mod settings;
 mod state;
 
@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-pub use live::LiveSession;
 pub use report::SessionReport;
+pub use running::RunningSession;
 pub use settings::LivenessSettings;
 pub use state::{Sessions, SessionsError, session_keys, session_store};
 

@@ -6,7 +6,7 @@ use super::response::{
 use crate::liveness::{
     Action, Assurance, Event, Guidance, Prompt, RuleCheck, SessionVerdict, coarsen,
 };
-use crate::pipeline::{CreatedSession, LiveSession, SessionReport, Sessions};
+use crate::pipeline::{CreatedSession, RunningSession, SessionReport, Sessions};
 use crate::proto::v1;
 use crate::proto::v1::run_response::Event as RunEvent;
 
@@ -46,7 +46,7 @@ pub fn create_session_response(
 }
 
 /// Converts an event of a session. Returns `None` for the end, which the result reports.
-pub fn run_event(event: Event, session: &LiveSession) -> Option<RunEvent> {
+pub fn run_event(event: Event, session: &RunningSession) -> Option<RunEvent> {
     match event {
         Event::Prompt(prompt) => Some(RunEvent::Prompt(wire_prompt(prompt, session))),
         Event::Guidance(guidance) => Some(RunEvent::Guidance(wire_guidance(guidance))),
@@ -99,7 +99,7 @@ pub fn liveness_result(
     }
 }
 
-fn wire_prompt(prompt: Prompt, session: &LiveSession) -> v1::Prompt {
+fn wire_prompt(prompt: Prompt, session: &RunningSession) -> v1::Prompt {
     v1::Prompt {
         step: saturating_u32(prompt.step),
         action: action_code(prompt.action),

@@ -38,7 +38,7 @@ const BEHIND_FRAMES_MIN: usize = 20;
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
 
 /// A running session. Dropping it leaves the session used.
-pub struct LiveSession {
+pub struct RunningSession {
     pipeline: Arc<Pipeline>,
     ticket: Arc<Ticket>,
     opened: OpenedClaims,
@@ -64,7 +64,7 @@ impl Pipeline {
         start: SessionStart,
         assurance: Assurance,
         ticket: &Arc<Ticket>,
-    ) -> Result<LiveSession, Error> {
+    ) -> Result<RunningSession, Error> {
         let (portrait, file) = self.hash_portrait(start.portrait).await?;
         let (store, device) = (&*start.store, &*start.device);
         let presented = PresentedBinding { tenant: TENANT, store, device, portrait };
@@ -74,7 +74,7 @@ impl Pipeline {
         let portrait = self.examine(portrait, PhotoTasks::EMBEDDING, ticket).await?;
         let limits = self.session_limits()?;
         let core = Session::new(opened.actions, assurance, limits, Duration::ZERO);
-        Ok(LiveSession {
+        Ok(RunningSession {
             pipeline: Arc::clone(self),
             ticket: Arc::clone(ticket),
             opened,
@@ -110,7 +110,7 @@ impl Pipeline {
     }
 }
 
-impl LiveSession {
+impl RunningSession {
     /// Returns whether the session needs more frames.
     pub fn is_open(&self) -> bool {
         self.core.is_open() && self.portrait.problems().is_empty()
@@ -128,7 +128,7 @@ impl LiveSession {
 
     /// Returns the number of frames left out so far: thinned at admission because they came too
     /// fast, or skipped because the server was behind.
-    pub fn thinned(&self) -> usize {
+    pub fn frames_left_out(&self) -> usize {
         self.core.thinned() + self.frames.skipped
     }
 
