@@ -70,7 +70,7 @@ pub enum Error {
     NoResult,
     /// The replay store is unavailable. Without it nothing may be decided.
     #[error("the store of used sessions is unavailable")]
-    Store(#[source] ReplayError),
+    ReplayStore(#[source] ReplayError),
     /// The server skipped too many frames of a session to judge it.
     #[error("the server is too busy: it skipped {skipped} of {all} frames")]
     Behind {
@@ -117,7 +117,7 @@ pub enum ErrorKind {
     /// The server or a device is not in service.
     NotReady,
     /// The replay store is unavailable.
-    StoreDown,
+    ReplayStoreDown,
     /// The client left.
     Cancelled,
     /// A fault of the server.
@@ -138,7 +138,7 @@ impl Error {
             }
             Self::Token(error) => kind_of_token(*error),
             Self::SessionUsed => ErrorKind::AlreadyUsed,
-            Self::Store(_) => ErrorKind::StoreDown,
+            Self::ReplayStore(_) => ErrorKind::ReplayStoreDown,
             Self::Behind { .. } => ErrorKind::Behind,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Internal(_) => ErrorKind::Internal,
@@ -194,7 +194,7 @@ impl From<ReplayError> for Error {
     fn from(error: ReplayError) -> Self {
         match error {
             ReplayError::ResultTooLong { .. } => Self::internal(error),
-            other => Self::Store(other),
+            other => Self::ReplayStore(other),
         }
     }
 }
@@ -244,7 +244,10 @@ mod tests {
             (Error::WrongCall("Run"), ErrorKind::Precondition),
             (Error::AttemptsSpent { attempts_max: 3 }, ErrorKind::Precondition),
             (Error::SessionUsed, ErrorKind::AlreadyUsed),
-            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), ErrorKind::StoreDown),
+            (
+                Error::ReplayStore(ReplayError::TimedOut { timeout_ms: 1 }),
+                ErrorKind::ReplayStoreDown,
+            ),
             (Error::Cancelled, ErrorKind::Cancelled),
             (Error::internal(std::fmt::Error), ErrorKind::Internal),
         ] {

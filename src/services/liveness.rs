@@ -302,7 +302,7 @@ async fn open_session(
         Ok(session) => Ok(OpenSession { call, session, refund }),
         // At the start, only `ReplayStore::claim` gives this error. Whether the session is claimed
         // is then unknown. A session that can still be run must not get its attempt back.
-        Err(error @ Error::Store(_)) => Err(error),
+        Err(error @ Error::ReplayStore(_)) => Err(error),
         Err(error) => refund.settle(Err(error)).await,
     }
 }
@@ -325,9 +325,10 @@ impl AttemptRefund {
 /// to fall behind; the limit of [`Pipeline::refund_attempt`] bounds the gain.
 fn is_our_fault(error: &Error, assurance: Assurance) -> bool {
     match error.kind() {
-        ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Behind | ErrorKind::Internal => {
-            true
-        }
+        ErrorKind::NotReady
+        | ErrorKind::ReplayStoreDown
+        | ErrorKind::Behind
+        | ErrorKind::Internal => true,
         ErrorKind::Expired => assurance == Assurance::Stream,
         ErrorKind::Invalid
         | ErrorKind::Denied
@@ -390,7 +391,7 @@ mod tests {
     fn only_what_a_client_cannot_bring_about_at_will_is_our_fault() {
         for (error, [of_stream, of_recording]) in [
             (Error::NotReady("a device is out of service"), [true, true]),
-            (Error::Store(ReplayError::TimedOut { timeout_ms: 1 }), [true, true]),
+            (Error::ReplayStore(ReplayError::TimedOut { timeout_ms: 1 }), [true, true]),
             (Error::Behind { skipped: 6, all: 20 }, [true, true]),
             (Error::internal(std::fmt::Error), [true, true]),
             (Error::Expired, [true, false]),

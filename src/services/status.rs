@@ -31,7 +31,7 @@ pub fn from_error(error: &Error) -> Status {
         | ErrorKind::Behind
         | ErrorKind::Expired
         | ErrorKind::NotReady
-        | ErrorKind::StoreDown
+        | ErrorKind::ReplayStoreDown
         | ErrorKind::Cancelled => error.to_string(),
     };
     let Some(details) = details(error, &message) else {
@@ -64,7 +64,7 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::AlreadyUsed => Code::AlreadyExists,
         ErrorKind::Overloaded | ErrorKind::Behind => Code::ResourceExhausted,
         ErrorKind::Expired => Code::DeadlineExceeded,
-        ErrorKind::NotReady | ErrorKind::StoreDown => Code::Unavailable,
+        ErrorKind::NotReady | ErrorKind::ReplayStoreDown => Code::Unavailable,
         ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Internal => Code::Internal,
     }
@@ -86,7 +86,7 @@ fn details(error: &Error, message: &str) -> Option<ErrorDetails> {
         Error::Overloaded(refusal) => Some(retry_after(refusal.retry_after)),
         Error::IntakeFull => Some(retry_after(INTAKE_RETRY_AFTER)),
         Error::Behind { .. } => Some(retry_after(BEHIND_RETRY_AFTER)),
-        Error::NotReady(_) | Error::Store(_) => Some(retry_after(NOT_READY_RETRY_AFTER)),
+        Error::NotReady(_) | Error::ReplayStore(_) => Some(retry_after(NOT_READY_RETRY_AFTER)),
         Error::Token(_)
         | Error::Expired
         | Error::ModelNotLive { .. }
@@ -116,7 +116,7 @@ fn outcome(kind: ErrorKind) -> Outcome {
         ErrorKind::Overloaded | ErrorKind::Behind => Outcome::Overloaded,
         ErrorKind::Expired => Outcome::Expired,
         ErrorKind::Cancelled => Outcome::Cancelled,
-        ErrorKind::NotReady | ErrorKind::StoreDown | ErrorKind::Internal => Outcome::Failed,
+        ErrorKind::NotReady | ErrorKind::ReplayStoreDown | ErrorKind::Internal => Outcome::Failed,
     }
 }
 
@@ -132,7 +132,7 @@ fn severity(kind: ErrorKind) -> Severity {
         ErrorKind::Overloaded | ErrorKind::Behind | ErrorKind::Expired | ErrorKind::NotReady => {
             Severity::Warn
         }
-        ErrorKind::StoreDown | ErrorKind::Internal => Severity::Error,
+        ErrorKind::ReplayStoreDown | ErrorKind::Internal => Severity::Error,
     }
 }
 
