@@ -106,8 +106,8 @@ impl<T> Core<T> {
 
     /// Drops stale rows of all lanes, then decides what a free slot of `device` does at `now`.
     ///
-    /// Only lanes placed on `device` count. Among them the latest stage goes first, and within a
-    /// stage the lane with the oldest row.
+    /// Only lanes placed on `device` count. Among them the highest priority goes first, and within
+    /// a priority the lane with the oldest row.
     pub(super) fn decide(
         &mut self,
         now: Instant,
@@ -144,7 +144,7 @@ impl<T> Core<T> {
             let (at, reason) = lane.closes_at()?;
             (at <= now).then_some((index, lane, reason))
         });
-        let first = closed.min_by_key(|(_, lane, _)| (Reverse(lane.stage()), lane.oldest()));
+        let first = closed.min_by_key(|(_, lane, _)| (Reverse(lane.priority()), lane.oldest()));
         first.map(|(index, _, reason)| (index, reason))
     }
 
@@ -170,9 +170,15 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn spec(stage: u8, buckets: &[usize], rows_max: usize, delay_ms: u32) -> LaneSpec {
+    fn spec(priority: u8, buckets: &[usize], rows_max: usize, delay_ms: u32) -> LaneSpec {
         let placement = all_devices();
-        LaneSpec { stage, buckets: buckets.to_vec(), rows_max, delay_max: MS * delay_ms, placement }
+        LaneSpec {
+            priority,
+            buckets: buckets.to_vec(),
+            rows_max,
+            delay_max: MS * delay_ms,
+            placement,
+        }
     }
 
     fn placed(spec: LaneSpec, devices: impl IntoIterator<Item = usize>) -> LaneSpec {
@@ -268,7 +274,7 @@ mod tests {
         assert!(core.wanted().is_empty());
         (0..3).for_each(|lane| core.push(lane, row(0, t0, 1000)).unwrap());
         assert_eq!(core.wanted(), DeviceSet::of([0, 1, 2]));
-        assert_eq!(launched(core.decide(t0, 1, |_| false).next).0, 1, "not the later stage");
+        assert_eq!(launched(core.decide(t0, 1, |_| false).next).0, 1, "not the higher priority");
         assert!(matches!(core.decide(t0, 1, |_| false).next, Next::Idle));
         assert_eq!(core.wanted(), DeviceSet::of([0, 2]));
         let Next::WaitUntil(at) = core.decide(t0, 2, |_| false).next else { panic!() };

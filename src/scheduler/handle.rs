@@ -20,8 +20,9 @@ use crate::image::RgbImage;
 pub struct LaneSettings {
     /// The model version the lane runs.
     pub model: Arc<LoadedModel>,
-    /// Stage of a request in which the model runs, from 0. Lanes of later stages go first.
-    pub stage: u8,
+    /// Priority of the lane's rows, from 0; higher goes first. Models that run later in a request
+    /// have a higher one.
+    pub priority: u8,
     /// Most rows that wait in the lane. The caller of a further row waits for a place.
     pub rows_max: NonZeroUsize,
     /// Longest time the oldest row waits for more rows while a device is free.
@@ -108,7 +109,7 @@ impl LaneHandle {
 impl LaneSettings {
     fn into_lane(self, stats: &SchedulerStats) -> (LaneSpec, LaneModel) {
         let spec = LaneSpec {
-            stage: self.stage,
+            priority: self.stage,
             buckets: self.model.buckets().to_vec(),
             rows_max: self.rows_max.get(),
             delay_max: self.delay_max,
@@ -143,9 +144,9 @@ mod tests {
         registry: Registry,
     }
 
-    fn lane(model: &Arc<LoadedModel>, stage: u8, rows_max: usize) -> LaneSettings {
+    fn lane(model: &Arc<LoadedModel>, priority: u8, rows_max: usize) -> LaneSettings {
         let rows_max = rows_max.try_into().unwrap();
-        LaneSettings { model: Arc::clone(model), stage, rows_max, delay_max: Duration::ZERO }
+        LaneSettings { model: Arc::clone(model), priority, rows_max, delay_max: Duration::ZERO }
     }
 
     /// A scheduler over the CPU.

@@ -11,9 +11,9 @@ use crate::device::DeviceSet;
 /// The fixed properties of a lane.
 #[derive(Debug, Clone)]
 pub(super) struct LaneSpec {
-    /// Stage of a request in which the model runs. Rows of later stages go first, because their
-    /// requests are closest to releasing the ticket.
-    pub(super) stage: u8,
+    /// Rows of a higher priority go first. Models that run later in a request have a higher one,
+    /// because their requests are closest to releasing the ticket.
+    pub(super) priority: u8,
     /// Batch sizes the devices are warmed for: at least one, and none is zero.
     pub(super) buckets: Vec<usize>,
     /// Most rows that wait in the lane.
@@ -82,8 +82,8 @@ impl<T> Lane<T> {
         self.rows.len()
     }
 
-    pub(super) fn stage(&self) -> u8 {
-        self.spec.stage
+    pub(super) fn priority(&self) -> u8 {
+        self.spec.priority
     }
 
     pub(super) fn placement(&self) -> DeviceSet {
