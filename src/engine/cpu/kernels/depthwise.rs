@@ -136,8 +136,11 @@ unsafe fn run_pixels<L, I, O, const SIDE: usize, const STRIDE: usize, const COUN
                 }
             }
         }
+        let mut sums = [[sums]];
+        args.epilogue.apply(&mut sums);
+        let [[sums]] = sums;
         for (pixel, sum) in sums.into_iter().enumerate() {
-            O::store(args.epilogue.apply(sum, 0), to.add(pixel * LANES));
+            O::store(sum, to.add(pixel * LANES));
         }
     }
 }
@@ -175,7 +178,7 @@ impl<L: Lanes, I: Format<L>, O: Format<L>> Kernel<L> for GenericKernel<I, O> {
                         .output
                         .cast::<O::Element>()
                         .add(y * args.output_row_stride + x * LANES);
-                    O::store(args.epilogue.apply(sum, 0), to);
+                    O::store(args.epilogue.apply_to_one(sum), to);
                 }
             }
         }

@@ -51,8 +51,10 @@ impl<L: Lanes, F: Format<L>> Kernel<L> for ElementwiseKernel<F> {
                         BinaryOp::Div => x.div(b),
                     };
                 }
-                let x = args.epilogue.apply(x, 0);
-                F::store(x, args.output.cast::<F::Element>().add(pixel * LANES));
+                F::store(
+                    args.epilogue.apply_to_one(x),
+                    args.output.cast::<F::Element>().add(pixel * LANES),
+                );
             }
         }
     }

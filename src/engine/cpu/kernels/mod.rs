@@ -62,19 +62,56 @@ pub(super) enum Epilogue {
 }
 
 impl Epilogue {
-    /// Applies the epilogue to the sums of block `block`.
+    /// Applies the epilogue to one sum of the first block.
     ///
     /// # Safety
-    /// Slopes point to sixteen numbers for each block up to `block`; the processor has the
-    /// instructions of `L`.
+    /// As for [`Self::apply`].
     #[inline(always)]
-    unsafe fn apply<L: Lanes>(self, x: L, block: usize) -> L {
+    unsafe fn apply_to_one<L: Lanes>(self, sum: L) -> L {
+        let mut sums = [[[sum]]];
+        // SAFETY: guaranteed by the caller.
+        unsafe { self.apply(&mut sums) };
+        let [[[sum]]] = sums;
+        sum
+    }
+
+    /// Applies the epilogue to sums, `[block of channels][row][pixel]`.
+    ///
+    /// The choice is outside of the loops. Inside, it makes them too large for the compiler to
+    /// unroll early, and sums that are indexed by a variable leave the registers.
+    ///
+    /// # Safety
+    /// Slopes point to sixteen numbers for each block; the processor has the instructions of `L`.
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "as in `tile`")]
+    unsafe fn apply<L: Lanes, const BLOCKS: usize, const ROWS: usize, const WIDTH: usize>(
+        self,
+        sums: &mut [[[L; WIDTH]; ROWS]; BLOCKS],
+    ) {
         // SAFETY: guaranteed by the caller.
         unsafe {
             match self {
-                Self::Identity => x,
-                Self::PRelu(slopes) => x.prelu(L::load(slopes.add(block * super::lanes::LANES))),
-                Self::Clip { min, max } => x.max(L::splat(min)).min(L::splat(max)),
+                Self::Identity => {}
+                Self::PRelu(slopes) => {
+                    for block in 0..BLOCKS {
+                        let slope = L::load(slopes.add(block * super::lanes::LANES));
+                        for y in 0..ROWS {
+                            for x in 0..WIDTH {
+                                sums[block][y][x] = sums[block][y][x].prelu(slope);
+                            }
+                        }
+                    }
+                }
+                Self::Clip { min, max } => {
+                    let [min, max] = [L::splat(min), L::splat(max)];
+                    for block in 0..BLOCKS {
+                        for y in 0..ROWS {
+                            for x in 0..WIDTH {
+                                sums[block][y][x] = sums[block][y][x].max(min).min(max);
+                            }
+                        }
+                    }
+                }
             }
         }
     }

@@ -243,31 +243,7 @@ pub(super) unsafe fn store_sums<
                 }
             }
         }
-        // The choice is outside of the loops. Inside, it makes them too large for the compiler to
-        // unroll early, and sums that are indexed by a variable leave the registers.
-        match epilogue {
-            Epilogue::Identity => {}
-            Epilogue::PRelu(slopes) => {
-                for block in 0..BLOCKS {
-                    let slope = L::load(slopes.add(block * LANES));
-                    for y in 0..ROWS {
-                        for x in 0..WIDTH {
-                            sums[block][y][x] = sums[block][y][x].prelu(slope);
-                        }
-                    }
-                }
-            }
-            Epilogue::Clip { min, max } => {
-                let [min, max] = [L::splat(min), L::splat(max)];
-                for block in 0..BLOCKS {
-                    for y in 0..ROWS {
-                        for x in 0..WIDTH {
-                            sums[block][y][x] = sums[block][y][x].max(min).min(max);
-                        }
-                    }
-                }
-            }
-        }
+        epilogue.apply(sums);
         let first = output.first.cast::<O::Element>().add(y * output.row_stride + x * LANES);
         for block in 0..BLOCKS {
             for y in 0..ROWS {

@@ -123,7 +123,7 @@ impl<L: Lanes, R: Format<L>, O: Format<L>> Kernel<L> for InverseTransform<R, O> 
                     }
                     let to = args.output.first.cast::<O::Element>();
                     let to = to.add(y * args.output.row_stride + x * LANES);
-                    O::store(args.epilogue.apply(sum, 0), to);
+                    O::store(args.epilogue.apply_to_one(sum), to);
                 }
             }
         }
