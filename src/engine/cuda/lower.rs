@@ -10,8 +10,8 @@ use super::element_type::ElementType;
 use super::layout::{StridedPair, ValueLayout};
 use super::plan::{ConstantOffset, Constants, ExternalValue, Plan, Step, ValueBuffer, Work};
 use super::work::{
-    ActivationPlan, Binary, Copy, Dense, Depthwise, Elementwise, EpiloguePlan, MatrixProduct,
-    PeriodicConstant, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
+    ActivationPlan, Binary, Copy, CudnnConvolution, Depthwise, Elementwise, EpiloguePlan,
+    MatrixProduct, PeriodicConstant, Reduce, Resample, ResampleKind, Softmax, WindowPlan,
 };
 use crate::Precision;
 use crate::constant::Constant;
@@ -205,8 +205,7 @@ impl<'g> Lowering<'g> {
     /// them.
     fn epilogue_plan(&mut self, node: &Node, conv: &Conv) -> Option<EpiloguePlan> {
         let bias = conv.bias.as_ref();
-        let shift =
-            bias.map(|bias| PeriodicConstant::per_channel(&mut self.constants, bias.data()));
+        let shift = bias.map(|bias| PeriodicConstant::repeating(&mut self.constants, bias.data()));
         let layout = ValueLayout::ChannelsLast;
         let activation =
             conv.activation.as_ref().map(|f| self.activation_plan(f, node.output, layout));
@@ -258,11 +257,11 @@ impl<'g> Lowering<'g> {
         weight: ConstantOffset,
         border_values: Option<ConstantOffset>,
         epilogue: Option<Elementwise>,
-    ) -> Dense {
+    ) -> CudnnConvolution {
         let is_fused = matches!(conv.activation, Some(Activation::Relu));
         let zeros = vec![0.0; conv.out_channels()];
         let bias = conv.bias.as_ref().map_or(zeros.as_slice(), Constant::data);
-        Dense {
+        CudnnConvolution {
             weight,
             bias: is_fused.then(|| self.constants.add(bias, self.element_type)),
             border_values,
@@ -301,7 +300,7 @@ impl<'g> Lowering<'g> {
         let (out_len, in_len) = (linear.out_len(), linear.in_len());
         let weight = self.constants.add(linear.weight.data(), self.element_type);
         let epilogue = linear.bias.as_ref().map(|bias| {
-            let shift = Some(PeriodicConstant::per_channel(&mut self.constants, bias.data()));
+            let shift = Some(PeriodicConstant::repeating(&mut self.constants, bias.data()));
             let plan = EpiloguePlan { shift, ..EpiloguePlan::NONE };
             Elementwise::new(plan, len, self.element_type)
         });

@@ -120,9 +120,9 @@ fn enqueue_epilogue(
     epilogue.map_or(Ok(()), |epilogue| epilogue.enqueue_at(context, addresses))
 }
 
-/// A convolution that is neither depthwise nor 1×1. It runs in cuDNN. Without cuDNN, or where cuDNN
-/// refuses it, it is a product of patches.
-pub(in crate::cuda) struct Dense {
+/// A convolution that neither [`Depthwise`] nor [`MatrixProduct`] computes. Without cuDNN, or where
+/// cuDNN refuses it, it is a product of patches.
+pub(in crate::cuda) struct CudnnConvolution {
     /// `[out channels, kernel height, kernel width, channels of a group]`.
     pub(in crate::cuda) weight: ConstantOffset,
     /// In the type of the values, if cuDNN fuses the epilogue.
@@ -139,7 +139,7 @@ pub(in crate::cuda) struct Dense {
     pub(in crate::cuda) prepared: Mutex<HashMap<usize, Option<PreparedConvolution>>>,
 }
 
-impl Dense {
+impl CudnnConvolution {
     /// Returns the step that adds the border to the image, if cuDNN does not support such a border.
     fn explicit_border(&self) -> Option<Border> {
         let [top, left, bottom, right] = self.window_plan.window.pads;
@@ -283,7 +283,7 @@ impl Dense {
     }
 }
 
-impl Work for Dense {
+impl Work for CudnnConvolution {
     fn enqueue(&self, context: &LaunchContext<'_>) -> Result<(), GpuError> {
         let Some(cudnn) = context.gpu.cudnn() else { return self.enqueue_as_products(context) };
         let (cudnn, prepared) = (cudnn.lock(), self.prepared.lock());

@@ -20,8 +20,8 @@ pub(in crate::cuda) struct PeriodicConstant {
 }
 
 impl PeriodicConstant {
-    /// Adds one number for each channel of an image with its channels last.
-    pub(in crate::cuda) fn per_channel(constants: &mut Constants, numbers: &[f32]) -> Self {
+    /// Adds numbers that repeat over the elements of a value.
+    pub(in crate::cuda) fn repeating(constants: &mut Constants, numbers: &[f32]) -> Self {
         Self { offset: constants.add_f32(numbers), period: numbers.len() as u32 }
     }
 
@@ -42,14 +42,14 @@ impl PeriodicConstant {
             ValueLayout::Flat => shape.len() - 1,
         };
         if varies_only_along(innermost) && (data.len() == 1 || data.len() == shape[innermost]) {
-            return Self::per_channel(constants, data);
+            return Self::repeating(constants, data);
         }
         let mut numbers = vec![0.0; element_count(shape)];
         let from = offsets(shape, &broadcast_strides(constant.shape(), shape));
         for (from, to) in from.zip(offsets(shape, &layout.strides(shape))) {
             numbers[to] = data[from];
         }
-        Self::per_channel(constants, &numbers)
+        Self::repeating(constants, &numbers)
     }
 
     fn argument(constant: Option<Self>, context: &LaunchContext<'_>) -> Periodic {

@@ -6,7 +6,7 @@ mod moves;
 mod reductions;
 mod windows;
 
-pub(super) use convolution::{Dense, Depthwise, MatrixProduct};
+pub(super) use convolution::{CudnnConvolution, Depthwise, MatrixProduct};
 pub(super) use elements::{ActivationPlan, Binary, Elementwise, EpiloguePlan, PeriodicConstant};
 pub(super) use moves::{Border, Copy, Fill};
 #[cfg(test)]
