@@ -22,8 +22,8 @@ use crate::device::{DeviceError, DeviceGroup, DeviceSettings};
 use crate::liveness::SessionLimits;
 use crate::model::{Manifest, ModelError, TaskKind};
 use crate::pipeline::{
-    DecisionPolicies, DecisionPolicyError, Pipeline, Rules, RulesError, Sessions, SessionsError,
-    lanes,
+    AdapterError, DecisionPolicies, DecisionPolicyError, ModelAdapters, Pipeline, Sessions,
+    SessionsError, lanes,
 };
 use crate::scheduler::{CpuPool, PoolError, Scheduler, SchedulerStats, Tickets};
 use crate::services::{Gateway, PipelineCell, Probes, ServingState};
@@ -64,7 +64,7 @@ pub enum AppError {
     Catalog(#[from] CatalogError),
     /// A model cannot do the task it is configured for.
     #[error(transparent)]
-    Rules(#[from] RulesError),
+    Adapter(#[from] AdapterError),
     /// The CPU pool cannot be started.
     #[error("cannot start the CPU pool")]
     Pool(#[from] PoolError),
@@ -144,7 +144,7 @@ impl App {
             read_start_inputs(config).await?;
         let group = devices.open().await?;
         let snapshot = catalog::load(&group, packages).await?;
-        let rules = Rules::of(&snapshot)?;
+        let adapters = ModelAdapters::of(&snapshot)?;
         for (_, model) in snapshot.iter() {
             self.metrics.requests.set_model_live(&labels(model.manifest()));
         }
@@ -160,7 +160,7 @@ impl App {
         let scheduler = Scheduler::start(Arc::new(group), lanes, &self.metrics.scheduler);
         let pipeline = Pipeline {
             snapshot,
-            rules: Arc::new(rules),
+            adapters: Arc::new(adapters),
             scheduler,
             pool: cpu_pool(&config.device)?,
             image_places: Semaphore::new(config.image.decoded_max.min(Semaphore::MAX_PERMITS)),

@@ -170,7 +170,7 @@ impl Pipeline {
     }
 
     fn cosine(&self, a: &Embedding, b: &Embedding) -> Result<f64, Error> {
-        let live = &self.rules.embedder.space;
+        let live = &self.adapters.embedder.space;
         if a.space() != live || b.space() != live {
             return Err(Error::SpaceMismatch { live: live.to_string() });
         }

@@ -102,13 +102,13 @@ impl Pipeline {
     /// Computes the probability of a live person from the answers of all members of the ensemble.
     fn fused_pad_score(&self, answers: &[RowAnswer]) -> Result<f64, Error> {
         let outputs: Vec<&RowOutput> = answers.iter().map(|answer| &answer.output).collect();
-        self.rules.liveness.score(&outputs).map_err(Error::internal)
+        self.adapters.liveness.score(&outputs).map_err(Error::internal)
     }
 
     /// Returns the unit embedding in the embedder's answer, and the norm of the raw one.
     fn read_embedding(&self, answer: &RowAnswer) -> Result<(Embedding, f32), Error> {
-        let rule = &self.rules.embedder;
-        Embedding::from_raw(rule.raw_embedding(&answer.output), rule.space.clone())
+        let adapter = &self.adapters.embedder;
+        Embedding::from_raw(adapter.raw_embedding(&answer.output), adapter.space.clone())
             .map_err(Error::internal)
     }
 }

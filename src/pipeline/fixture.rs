@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{
-    DecisionPolicies, LivenessSettings, Pipeline, Rules, Sessions, VerifySettings, lanes,
+    DecisionPolicies, LivenessSettings, ModelAdapters, Pipeline, Sessions, VerifySettings, lanes,
     session_keys, session_store,
 };
 use crate::catalog::{self, ByTask, ModelSettings, choose_liveness, choose_model};
@@ -49,7 +49,7 @@ impl Fixture {
         let scheduler =
             runtime.block_on(async { Scheduler::start(Arc::new(group), lanes, &stats) });
         let pipeline = Pipeline {
-            rules: Arc::new(Rules::of(&snapshot).unwrap()),
+            adapters: Arc::new(ModelAdapters::of(&snapshot).unwrap()),
             snapshot,
             scheduler,
             pool: CpuPool::new(2.try_into().unwrap(), 8.try_into().unwrap()).unwrap(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::adapters::ModelAdapters;
 use super::face_crops::FaceCrops;
-use super::rules::Rules;
 use super::stages::{DetectedImage, Faces};
 use super::{Error, Pipeline};
 use crate::face::{DetectedFace, Eye, EyeCrop, FaceError, Mesh, brightness, sharpness};
@@ -29,7 +29,7 @@ pub struct CameraFrame {
 
 #[derive(Debug)]
 pub(super) struct MeasuredFrame {
-    /// The input of the liveness rules.
+    /// The input of the liveness adapters.
     pub measures: FrameMeasures,
     /// Crops of the main face for the networks of [`Pipeline::judge`]. Unset if there is no face,
     /// or if the face cannot be cropped for the PAD networks.
@@ -89,8 +89,8 @@ impl Pipeline {
         ticket: &Ticket,
     ) -> Result<LocatedFrame, Error> {
         let began = Instant::now();
-        let rules = Arc::clone(&self.rules);
-        let crop = move || crop_frame(frame, detail, &rules);
+        let adapters = Arc::clone(&self.adapters);
+        let crop = move || crop_frame(frame, detail, &adapters);
         let located = self.compute(crop).await?.map_err(Error::internal);
         self.record_stage_time(Stage::Align, began.elapsed(), ticket);
         located
@@ -102,7 +102,7 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<Option<Mesh>, Error> {
         let answer = self.infer(Stage::Mesh, &self.snapshot.mesh, crop.row, ticket).await?;
-        self.rules.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
+        self.adapters.mesh.decode(&answer.output, &crop.square).map_err(Error::internal)
     }
 
     /// Measures the openness of the right and the left eye.
@@ -112,8 +112,8 @@ impl Pipeline {
         mesh: Mesh,
         ticket: &Arc<Ticket>,
     ) -> Result<[f64; 2], Error> {
-        let rules = Arc::clone(&self.rules);
-        let crop = move || crop_eyes(&image, &mesh, &rules);
+        let adapters = Arc::clone(&self.adapters);
+        let crop = move || crop_eyes(&image, &mesh, &adapters);
         let [right, left] = self.compute(crop).await?.map_err(Error::internal)?;
         let (right, left) = tokio::try_join!(
             self.infer_openness(right, ticket),
@@ -128,7 +128,7 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<f64, Error> {
         let answer = self.infer(Stage::Eyes, &self.snapshot.iris, row, ticket).await?;
-        let lids = self.rules.iris.lids(&answer.output, &crop).map_err(Error::internal)?;
+        let lids = self.adapters.iris.lids(&answer.output, &crop).map_err(Error::internal)?;
         Ok(lids.openness())
     }
 }
@@ -137,9 +137,9 @@ impl Pipeline {
 fn crop_frame(
     frame: DetectedImage,
     detail: Detail,
-    rules: &Rules,
+    adapters: &ModelAdapters,
 ) -> Result<LocatedFrame, FaceError> {
-    let Faces { all: faces, main } = Faces::find(&frame, &rules.detector)?;
+    let Faces { all: faces, main } = Faces::find(&frame, &adapters.detector)?;
     let DetectedImage { image, difference_hash, .. } = frame;
     let size = [image.width(), image.height()];
     let measures = FrameMeasures { size, difference_hash, faces, main: None };
@@ -147,14 +147,14 @@ fn crop_frame(
     let Some(main) = main else {
         return Ok(LocatedFrame { image, measured, mesh: None });
     };
-    let alignment = rules.embedder.alignment;
+    let alignment = adapters.embedder.alignment;
     let aligned = alignment.crop(&image, &alignment.fit(&main.face.points)?);
     measured.measures.main = Some(measure_aligned(&aligned));
-    let liveness = rules.liveness.crops(&main.face, &image);
+    let liveness = adapters.liveness.crops(&main.face, &image);
     measured.crops = liveness.map(|liveness| FaceCrops { aligned: Some(aligned), liveness });
     let mesh = match detail {
         Detail::Face => None,
-        Detail::Mesh | Detail::Eyes => Some(crop_mesh(&image, &main.face, rules)?),
+        Detail::Mesh | Detail::Eyes => Some(crop_mesh(&image, &main.face, adapters)?),
     };
     Ok(LocatedFrame { image, measured, mesh })
 }
@@ -169,8 +169,12 @@ fn measure_aligned(aligned: &RgbImage) -> FaceMeasures {
     }
 }
 
-fn crop_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<MeshCrop, FaceError> {
-    let square = rules.mesh.square(face)?;
+fn crop_mesh(
+    image: &RgbImage,
+    face: &DetectedFace,
+    adapters: &ModelAdapters,
+) -> Result<MeshCrop, FaceError> {
+    let square = adapters.mesh.square(face)?;
     Ok(MeshCrop { square, row: square.sample(image) })
 }
 
@@ -178,10 +182,10 @@ fn crop_mesh(image: &RgbImage, face: &DetectedFace, rules: &Rules) -> Result<Mes
 fn crop_eyes(
     image: &RgbImage,
     mesh: &Mesh,
-    rules: &Rules,
+    adapters: &ModelAdapters,
 ) -> Result<[(EyeCrop, RgbImage); 2], FaceError> {
     let crop_eye = |eye| {
-        let crop = rules.iris.crop(eye, mesh)?;
+        let crop = adapters.iris.crop(eye, mesh)?;
         Ok((crop, crop.sample(image)))
     };
     Ok([crop_eye(Eye::Right)?, crop_eye(Eye::Left)?])

@@ -7,9 +7,9 @@ use crate::device::LoadedModel;
 use crate::model::TaskKind;
 use crate::scheduler::{LaneSettings, SchedulerSettings};
 
-/// Returns the lane of each live model. Rows of a higher priority run first on the device: the rows of
-/// the networks that take a face before the detector's rows, and the iris network's rows before the
-/// mesh network's.
+/// Returns the lane of each live model. Rows of a higher priority run first on the device: the
+/// rows of the networks that take a face before the detector's rows, and the iris network's rows
+/// before the mesh network's.
 pub fn lanes(settings: &SchedulerSettings, snapshot: &Snapshot) -> Vec<LaneSettings> {
     let lane = |(kind, model): (TaskKind, &Arc<LoadedModel>)| LaneSettings {
         model: Arc::clone(model),

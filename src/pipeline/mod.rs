@@ -8,6 +8,7 @@
 //! functions. To judge a face is to run the embedder and the liveness networks on it. Both submit
 //! rows to the same lanes, so that rows of calls and of streams share batches.
 
+mod adapters;
 mod calls;
 mod error;
 mod face_crops;
@@ -18,7 +19,6 @@ mod lanes;
 mod photo;
 mod policy;
 mod report;
-mod rules;
 mod session;
 mod settings;
 mod stages;
@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub use adapters::{AdapterError, ModelAdapters, check_manifest};
 pub use calls::Side;
 pub use error::{Error, ErrorKind, NOT_READY_RETRY_AFTER, Violation};
 pub use frame::CameraFrame;
@@ -36,7 +37,6 @@ pub use report::{
     CalibratedSimilarity, Comparison, LivenessCheck, LivenessScore, PhotoReport, Photograph,
     Similarity, StageTimes, Verification,
 };
-pub use rules::{Rules, RulesError, check_manifest};
 pub use session::{
     CreatedSession, LivenessSettings, RunningSession, SessionPortrait, SessionReport, SessionSpec,
     SessionStart, Sessions, SessionsError, session_keys, session_store,
@@ -60,7 +60,7 @@ pub struct Pipeline {
     /// The live models.
     pub snapshot: Arc<Snapshot>,
     /// The input crops and output decoders of the live models.
-    pub rules: Arc<Rules>,
+    pub adapters: Arc<ModelAdapters>,
     /// Runs rows on the devices.
     pub scheduler: Scheduler,
     /// Decodes, resizes and aligns images.
@@ -126,6 +126,6 @@ impl Pipeline {
 
     /// Returns the least PAD score of a live person.
     fn pad_score_min(&self) -> f64 {
-        self.rules.liveness.score_min
+        self.adapters.liveness.score_min
     }
 }

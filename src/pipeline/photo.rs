@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::adapters::ModelAdapters;
 use super::face_crops::FaceCrops;
 use super::report::{PhotoReport, Photograph, StageTimes};
-use super::rules::Rules;
 use super::stages::{DetectedImage, Faces};
 use super::{Error, Pipeline};
 use crate::face::{
@@ -60,9 +60,9 @@ impl Pipeline {
         let difference_hash = detected.difference_hash;
 
         let began = Instant::now();
-        let rules = Arc::clone(&self.rules);
+        let adapters = Arc::clone(&self.adapters);
         let limits = source.limits(&self.quality).clone();
-        let crop = move || crop_photo(&detected, tasks, &rules, &limits);
+        let crop = move || crop_photo(&detected, tasks, &adapters, &limits);
         let cropped = self.compute(crop).await?.map_err(Error::internal)?;
         times.align = began.elapsed();
         self.record_stage_time(Stage::Align, times.align, ticket);
@@ -96,23 +96,23 @@ impl Pipeline {
 fn crop_photo(
     photo: &DetectedImage,
     tasks: PhotoTasks,
-    rules: &Rules,
+    adapters: &ModelAdapters,
     limits: &SourceLimits,
 ) -> Result<CroppedPhoto, FaceError> {
-    let Faces { all: faces, main } = Faces::find(photo, &rules.detector)?;
+    let Faces { all: faces, main } = Faces::find(photo, &adapters.detector)?;
     let mut crops = FaceCrops::default();
     let Some(main) = main else {
         return Ok(CroppedPhoto { faces, checks: vec![], crops });
     };
     let mut checks = check_detection(&faces, &main, limits).to_vec();
-    let alignment = rules.embedder.alignment;
+    let alignment = adapters.embedder.alignment;
     let fit = alignment.fit(&main.face.points)?;
     let aligned = alignment.crop(&photo.image, &fit);
     checks.extend(check_crop(&aligned, fit.residual, limits));
     let usable = checks.iter().all(|check| check.passed);
     if usable && tasks.liveness {
         // A face that cannot be cropped has no liveness score, and is refused for that.
-        crops.liveness = rules.liveness.crops(&main.face, &photo.image).unwrap_or_default();
+        crops.liveness = adapters.liveness.crops(&main.face, &photo.image).unwrap_or_default();
     }
     if usable && tasks.embedding {
         crops.aligned = Some(aligned);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
+use super::adapters::DetectorAdapter;
 use super::report::StageTimes;
-use super::rules::DetectorRule;
 use super::{Error, Pipeline};
 use crate::device::{LoadedModel, RowOutput};
 use crate::face::{DetectedFace, FaceError, MainFace, choose_main_face};
@@ -65,10 +65,13 @@ pub(super) struct Faces {
 
 impl Faces {
     /// Decodes the detector's output and chooses the main face.
-    pub(super) fn find(detected: &DetectedImage, rule: &DetectorRule) -> Result<Self, FaceError> {
+    pub(super) fn find(
+        detected: &DetectedImage,
+        adapter: &DetectorAdapter,
+    ) -> Result<Self, FaceError> {
         let DetectedImage { image, scale, output, .. } = detected;
         let mut all: Vec<DetectedFace> =
-            rule.faces(output)?.iter().map(|face| face.to_source(*scale)).collect();
+            adapter.faces(output)?.iter().map(|face| face.to_source(*scale)).collect();
         let main = choose_main_face(&all, image.width(), image.height());
         if let Some(main) = &main {
             all.remove(main.index);
@@ -119,7 +122,7 @@ impl Pipeline {
         ticket: &Arc<Ticket>,
     ) -> Result<DetectedImage, Error> {
         let began = Instant::now();
-        let (limits, side) = (self.image, self.rules.detector.side);
+        let (limits, side) = (self.image, self.adapters.detector.side);
         let decode = move || DecodedImage::decode(file.expose(), &limits, orientation, side);
         let decoded = self.compute(decode).await?;
         let decode_time = began.elapsed();

@@ -109,7 +109,7 @@ impl LaneHandle {
 impl LaneSettings {
     fn into_lane(self, stats: &SchedulerStats) -> (LaneSpec, LaneModel) {
         let spec = LaneSpec {
-            priority: self.stage,
+            priority: self.priority,
             buckets: self.model.buckets().to_vec(),
             rows_max: self.rows_max.get(),
             delay_max: self.delay_max,

@@ -1,6 +1,6 @@
-//! The input crops and output decoders of the live models, parsed once from their manifests. A rule
-//! says how one network is fed and how its outputs are read. Outputs are named by their index in
-//! the manifest, as `output`, `landmarks` and `face_flag`.
+//! The input crops and output decoders of the live models, parsed once from their manifests. An
+//! adapter says how one network is fed and how its outputs are read. Outputs are named by their
+//! index in the manifest, as `output`, `landmarks` and `face_flag`.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::model::{CropRule, Detection, Liveness, Manifest, Task, TaskKind, spac
 
 /// Why a live model cannot serve its task.
 #[derive(Debug, thiserror::Error)]
-pub enum RulesError {
+pub enum AdapterError {
     /// The model has another task.
     #[error("model {model} cannot serve as {wanted}: its task is {task}")]
     Task {
@@ -60,17 +60,17 @@ pub enum RulesError {
 
 /// The input crops and output decoders of the live models.
 #[derive(Debug)]
-pub struct Rules {
-    pub(super) detector: DetectorRule,
-    pub(super) embedder: EmbedderRule,
-    pub(super) mesh: MeshRule,
-    pub(super) iris: IrisRule,
-    pub(super) liveness: EnsembleRule,
+pub struct ModelAdapters {
+    pub(super) detector: DetectorAdapter,
+    pub(super) embedder: EmbedderAdapter,
+    pub(super) mesh: MeshAdapter,
+    pub(super) iris: IrisAdapter,
+    pub(super) liveness: PadEnsembleAdapter,
 }
 
 /// How the detector's outputs are decoded to faces.
 #[derive(Debug)]
-pub(super) struct DetectorRule {
+pub(super) struct DetectorAdapter {
     /// Side of the square canvas in pixels.
     pub(super) side: usize,
     detection: Detection,
@@ -78,7 +78,7 @@ pub(super) struct DetectorRule {
 
 /// How the embedder's input is aligned, and which of its outputs is the embedding.
 #[derive(Debug)]
-pub(super) struct EmbedderRule {
+pub(super) struct EmbedderAdapter {
     pub(super) alignment: Alignment,
     pub(super) space: SpaceId,
     output: usize,
@@ -86,7 +86,7 @@ pub(super) struct EmbedderRule {
 
 /// The crop of the mesh network around a face, and the meaning of its outputs.
 #[derive(Debug)]
-pub(super) struct MeshRule {
+pub(super) struct MeshAdapter {
     size: usize,
     scale: f64,
     landmarks: usize,
@@ -95,7 +95,7 @@ pub(super) struct MeshRule {
 
 /// The crop of the iris network around an eye, and the meaning of its output.
 #[derive(Debug)]
-pub(super) struct IrisRule {
+pub(super) struct IrisAdapter {
     size: usize,
     scale: f64,
     landmarks: usize,
@@ -103,32 +103,32 @@ pub(super) struct IrisRule {
 
 /// The crops of the liveness networks, and how their scores are fused.
 #[derive(Debug)]
-pub(super) struct EnsembleRule {
-    members: Vec<LivenessRule>,
+pub(super) struct PadEnsembleAdapter {
+    members: Vec<PadAdapter>,
     fusion: Fusion,
     pub(super) score_min: f64,
 }
 
 #[derive(Debug)]
-struct LivenessRule {
+struct PadAdapter {
     width: usize,
     height: usize,
     scale: f64,
     liveness: Liveness,
 }
 
-impl Rules {
+impl ModelAdapters {
     /// Parses the manifests of the live models.
     ///
     /// # Errors
     /// A model that cannot serve its task.
-    pub fn of(snapshot: &Snapshot) -> Result<Self, RulesError> {
+    pub fn of(snapshot: &Snapshot) -> Result<Self, AdapterError> {
         Ok(Self {
-            detector: DetectorRule::of(snapshot.detector.manifest())?,
-            embedder: EmbedderRule::of(snapshot.embedder.manifest())?,
-            mesh: MeshRule::of(snapshot.mesh.manifest())?,
-            iris: IrisRule::of(snapshot.iris.manifest())?,
-            liveness: EnsembleRule::of(&snapshot.liveness)?,
+            detector: DetectorAdapter::of(snapshot.detector.manifest())?,
+            embedder: EmbedderAdapter::of(snapshot.embedder.manifest())?,
+            mesh: MeshAdapter::of(snapshot.mesh.manifest())?,
+            iris: IrisAdapter::of(snapshot.iris.manifest())?,
+            liveness: PadEnsembleAdapter::of(&snapshot.liveness)?,
         })
     }
 }
@@ -137,18 +137,18 @@ impl Rules {
 ///
 /// # Errors
 /// The reason why the model cannot.
-pub fn check_manifest(task: TaskKind, manifest: &Manifest) -> Result<(), RulesError> {
+pub fn check_manifest(task: TaskKind, manifest: &Manifest) -> Result<(), AdapterError> {
     match task {
-        TaskKind::FaceDetection => DetectorRule::of(manifest).map(drop),
-        TaskKind::FaceEmbedding => EmbedderRule::of(manifest).map(drop),
-        TaskKind::FaceMesh => MeshRule::of(manifest).map(drop),
-        TaskKind::Iris => IrisRule::of(manifest).map(drop),
-        TaskKind::PassiveLiveness => LivenessRule::of(manifest).map(drop),
+        TaskKind::FaceDetection => DetectorAdapter::of(manifest).map(drop),
+        TaskKind::FaceEmbedding => EmbedderAdapter::of(manifest).map(drop),
+        TaskKind::FaceMesh => MeshAdapter::of(manifest).map(drop),
+        TaskKind::Iris => IrisAdapter::of(manifest).map(drop),
+        TaskKind::PassiveLiveness => PadAdapter::of(manifest).map(drop),
     }
 }
 
-impl DetectorRule {
-    fn of(manifest: &Manifest) -> Result<Self, RulesError> {
+impl DetectorAdapter {
+    fn of(manifest: &Manifest) -> Result<Self, AdapterError> {
         const WANTED: &str = "face detector";
         let Task::FaceDetection(detection) = &manifest.task else {
             return Err(wrong_task(manifest, WANTED));
@@ -159,7 +159,7 @@ impl DetectorRule {
         let mut detection = detection.clone();
         detection.heads.sort_by_key(|head| head.stride);
         if detection.heads.len() != yunet::STRIDES.len() {
-            return Err(RulesError::Heads { model: manifest.id(), heads: detection.heads.len() });
+            return Err(AdapterError::Heads { model: manifest.id(), heads: detection.heads.len() });
         }
         Ok(Self { side: manifest.input.width, detection })
     }
@@ -178,8 +178,8 @@ impl DetectorRule {
     }
 }
 
-impl EmbedderRule {
-    fn of(manifest: &Manifest) -> Result<Self, RulesError> {
+impl EmbedderAdapter {
+    fn of(manifest: &Manifest) -> Result<Self, AdapterError> {
         const WANTED: &str = "face embedder";
         let Task::FaceEmbedding { output } = manifest.task else {
             return Err(wrong_task(manifest, WANTED));
@@ -190,7 +190,7 @@ impl EmbedderRule {
         let (width, height) = (manifest.input.width, manifest.input.height);
         let side = alignment.side();
         if (width, height) != (side, side) {
-            return Err(RulesError::AlignedSize { model: manifest.id(), width, height, side });
+            return Err(AdapterError::AlignedSize { model: manifest.id(), width, height, side });
         }
         let space = SpaceId::new(space_id(manifest, manifest.precision));
         Ok(Self { alignment, space, output })
@@ -205,8 +205,8 @@ impl EmbedderRule {
 /// Least face probability of the mesh network's own output. MediaPipe uses the same limit.
 const FACE_FLAG_MIN: f32 = 0.5;
 
-impl MeshRule {
-    fn of(manifest: &Manifest) -> Result<Self, RulesError> {
+impl MeshAdapter {
+    fn of(manifest: &Manifest) -> Result<Self, AdapterError> {
         const WANTED: &str = "face mesh";
         let Task::FaceMesh { landmarks, face_flag } = manifest.task else {
             return Err(wrong_task(manifest, WANTED));
@@ -233,8 +233,8 @@ impl MeshRule {
     }
 }
 
-impl IrisRule {
-    fn of(manifest: &Manifest) -> Result<Self, RulesError> {
+impl IrisAdapter {
+    fn of(manifest: &Manifest) -> Result<Self, AdapterError> {
         const WANTED: &str = "iris";
         let Task::Iris { landmarks } = manifest.task else {
             return Err(wrong_task(manifest, WANTED));
@@ -254,9 +254,9 @@ impl IrisRule {
     }
 }
 
-impl EnsembleRule {
-    fn of(ensemble: &LivenessEnsemble<Arc<LoadedModel>>) -> Result<Self, RulesError> {
-        let members = ensemble.members.iter().map(|model| LivenessRule::of(model.manifest()));
+impl PadEnsembleAdapter {
+    fn of(ensemble: &LivenessEnsemble<Arc<LoadedModel>>) -> Result<Self, AdapterError> {
+        let members = ensemble.members.iter().map(|model| PadAdapter::of(model.manifest()));
         let members = members.collect::<Result<_, _>>()?;
         Ok(Self { members, fusion: ensemble.fusion, score_min: ensemble.score_min })
     }
@@ -275,8 +275,8 @@ impl EnsembleRule {
     }
 }
 
-impl LivenessRule {
-    fn of(manifest: &Manifest) -> Result<Self, RulesError> {
+impl PadAdapter {
+    fn of(manifest: &Manifest) -> Result<Self, AdapterError> {
         const WANTED: &str = "passive liveness";
         let Task::PassiveLiveness(liveness) = &manifest.task else {
             return Err(wrong_task(manifest, WANTED));
@@ -299,12 +299,12 @@ impl LivenessRule {
     }
 }
 
-fn wrong_task(manifest: &Manifest, wanted: &'static str) -> RulesError {
-    RulesError::Task { model: manifest.id(), wanted, task: manifest.task.name() }
+fn wrong_task(manifest: &Manifest, wanted: &'static str) -> AdapterError {
+    AdapterError::Task { model: manifest.id(), wanted, task: manifest.task.name() }
 }
 
-fn wrong_crop(manifest: &Manifest, wanted: &'static str, rule: &'static str) -> RulesError {
-    RulesError::Crop { model: manifest.id(), wanted, rule }
+fn wrong_crop(manifest: &Manifest, wanted: &'static str, rule: &'static str) -> AdapterError {
+    AdapterError::Crop { model: manifest.id(), wanted, rule }
 }
 
 #[cfg(test)]
@@ -313,10 +313,10 @@ mod tests {
     use crate::liveness::PadOutputKind;
     use crate::trust::Secret;
 
-    fn rule(scores: PadOutputKind, live_class: usize) -> LivenessRule {
+    fn adapter(scores: PadOutputKind, live_class: usize) -> PadAdapter {
         let score_source = "none".to_owned();
         let liveness = Liveness { output: 0, scores, live_class, score_min: 0.5, score_source };
-        LivenessRule { width: 1, height: 1, scale: 1.0, liveness }
+        PadAdapter { width: 1, height: 1, scale: 1.0, liveness }
     }
 
     fn output(values: &[f32]) -> RowOutput {
@@ -325,8 +325,9 @@ mod tests {
 
     #[test]
     fn each_member_is_read_by_its_own_manifest_before_the_scores_are_fused() {
-        let members = vec![rule(PadOutputKind::Probabilities, 0), rule(PadOutputKind::Logits, 1)];
-        let mut ensemble = EnsembleRule { members, fusion: Fusion::Mean, score_min: 0.5 };
+        let members =
+            vec![adapter(PadOutputKind::Probabilities, 0), adapter(PadOutputKind::Logits, 1)];
+        let mut ensemble = PadEnsembleAdapter { members, fusion: Fusion::Mean, score_min: 0.5 };
         // 0.9 of class 0, and e^0 / (e^0 + e^0) of class 1.
         let outputs = [output(&[0.9, 0.1]), output(&[3.0, 3.0])];
         let outputs: Vec<&RowOutput> = outputs.iter().collect();
