@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_lane_of_a_later_stage_gets_the_shared_device_first() {
+    async fn the_lane_of_a_higher_priority_gets_the_shared_device_first() {
         let mut networks = TestNetworks::default();
         let (early, mut early_gate) = networks.gated("early", &[1]);
         let (late, mut late_gate) = networks.gated("late", &[1]);

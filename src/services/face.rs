@@ -20,12 +20,12 @@ impl FaceServer {
     ) -> Result<v1::VerifyResponse, Error> {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_verify(request.into_inner(), &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, info)?;
-        let verification = call
+        let admitted = self.0.admit(parsed.caller, info)?;
+        let verification = admitted
             .pipeline
-            .verify(parsed.portrait, parsed.live, parsed.policy_fmr, &call.ticket)
+            .verify(parsed.portrait, parsed.live, parsed.policy_fmr, &admitted.ticket)
             .await?;
-        Ok(convert::verify_response(call.into_response_info(), &verification))
+        Ok(convert::verify_response(admitted.into_response_info(), &verification))
     }
 
     async fn answer_compare(
@@ -34,9 +34,9 @@ impl FaceServer {
     ) -> Result<v1::CompareResponse, Error> {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_compare(request.into_inner(), &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, info)?;
-        let comparison = call.pipeline.compare(parsed.a, parsed.b, &call.ticket).await?;
-        Ok(convert::compare_response(call.into_response_info(), &comparison))
+        let admitted = self.0.admit(parsed.caller, info)?;
+        let comparison = admitted.pipeline.compare(parsed.a, parsed.b, &admitted.ticket).await?;
+        Ok(convert::compare_response(admitted.into_response_info(), &comparison))
     }
 
     async fn answer_embed(
@@ -46,9 +46,9 @@ impl FaceServer {
         let info = RequestInfo::of(&request);
         let v1::EmbedRequest { context, image, source } = request.into_inner();
         let parsed = convert::parse_photo(context, image, source, &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, info)?;
-        let photo = call.pipeline.embed(parsed.photo, &call.ticket).await?;
-        Ok(convert::embed_response(call.into_response_info(), &photo))
+        let admitted = self.0.admit(parsed.caller, info)?;
+        let photo = admitted.pipeline.embed(parsed.photo, &admitted.ticket).await?;
+        Ok(convert::embed_response(admitted.into_response_info(), &photo))
     }
 
     async fn answer_detect(
@@ -58,9 +58,9 @@ impl FaceServer {
         let info = RequestInfo::of(&request);
         let v1::DetectRequest { context, image, source } = request.into_inner();
         let parsed = convert::parse_photo(context, image, source, &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, info)?;
-        let photo = call.pipeline.detect(parsed.photo, &call.ticket).await?;
-        Ok(convert::detect_response(call.into_response_info(), &photo))
+        let admitted = self.0.admit(parsed.caller, info)?;
+        let photo = admitted.pipeline.detect(parsed.photo, &admitted.ticket).await?;
+        Ok(convert::detect_response(admitted.into_response_info(), &photo))
     }
 
     async fn answer_check_liveness(
@@ -69,9 +69,9 @@ impl FaceServer {
     ) -> Result<v1::CheckLivenessResponse, Error> {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_check_liveness(request.into_inner(), &self.0.limits)?;
-        let call = self.0.admit(parsed.caller, info)?;
-        let check = call.pipeline.check_liveness(parsed.photo, &call.ticket).await?;
-        Ok(convert::check_liveness_response(call.into_response_info(), &check))
+        let admitted = self.0.admit(parsed.caller, info)?;
+        let check = admitted.pipeline.check_liveness(parsed.photo, &admitted.ticket).await?;
+        Ok(convert::check_liveness_response(admitted.into_response_info(), &check))
     }
 }
 

@@ -97,9 +97,13 @@ impl LivenessServer {
     ) -> Result<v1::CreateSessionResponse, Error> {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_create_session(request.into_inner(), &self.gateway.limits)?;
-        let call = self.gateway.admit(parsed.caller, info)?;
-        let created = call.pipeline.create_session(parsed.spec).await?;
-        Ok(convert::create_session_response(call.request_id, &created, &call.pipeline.sessions))
+        let admitted = self.gateway.admit(parsed.caller, info)?;
+        let created = admitted.pipeline.create_session(parsed.spec).await?;
+        Ok(convert::create_session_response(
+            admitted.request_id,
+            &created,
+            &admitted.pipeline.sessions,
+        ))
     }
 
     async fn answer_evaluate(
@@ -108,16 +112,16 @@ impl LivenessServer {
     ) -> Result<v1::LivenessResult, Error> {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_evaluate(request.into_inner(), &self.gateway.limits)?;
-        let call = self.gateway.admit(parsed.caller, info)?;
-        let OpenSession { call, session, refund } =
-            open_session(call, parsed.start, Assurance::Batch).await?;
-        refund.settle(self.process_recording(call, session, parsed.frames).await).await
+        let admitted = self.gateway.admit(parsed.caller, info)?;
+        let OpenSession { admitted, session, refund } =
+            open_session(admitted, parsed.start, Assurance::Batch).await?;
+        refund.settle(self.process_recording(admitted, session, parsed.frames).await).await
     }
 
     /// Processes the frames of a recording and returns the result.
     async fn process_recording(
         &self,
-        call: AdmittedCall,
+        admitted: AdmittedCall,
         mut session: RunningSession,
         frames: Vec<CameraFrame>,
     ) -> Result<v1::LivenessResult, Error> {
@@ -127,7 +131,7 @@ impl LivenessServer {
             }
             session.process_frame(frame, Instant::now(), false).await?;
         }
-        self.finish_session(call, session).await
+        self.finish_session(admitted, session).await
     }
 
     async fn answer_result(
@@ -137,8 +141,8 @@ impl LivenessServer {
         let info = RequestInfo::of(&request);
         let parsed = convert::parse_get_result(request.into_inner(), &self.gateway.limits)?;
         let store = Arc::clone(&parsed.caller.store);
-        let call = self.gateway.admit(parsed.caller, info)?;
-        let saved = call.pipeline.load_result(parsed.session).await?;
+        let admitted = self.gateway.admit(parsed.caller, info)?;
+        let saved = admitted.pipeline.load_result(parsed.session).await?;
         let result = v1::LivenessResult::decode(saved).map_err(Error::internal)?;
         // Another shop gets the same error as for a session without a result.
         if result.store_id == *store { Ok(result) } else { Err(Error::NoResult) }
@@ -150,14 +154,14 @@ impl LivenessServer {
         mut frames: RequestStream,
         events: &Events,
     ) -> Result<v1::LivenessResult, Error> {
-        let OpenSession { call, session, refund } = self.start_run(&mut frames).await?;
-        refund.settle(self.process_stream(call, session, frames, events).await).await
+        let OpenSession { admitted, session, refund } = self.start_run(&mut frames).await?;
+        refund.settle(self.process_stream(admitted, session, frames, events).await).await
     }
 
     /// Processes the frames of a stream as they arrive and returns the result.
     async fn process_stream(
         &self,
-        call: AdmittedCall,
+        admitted: AdmittedCall,
         mut session: RunningSession,
         frames: RequestStream,
         events: &Events,
@@ -175,7 +179,7 @@ impl LivenessServer {
                 }
             }
         }
-        self.finish_session(call, session).await
+        self.finish_session(admitted, session).await
     }
 
     async fn start_run(&self, frames: &mut RequestStream) -> Result<OpenSession, Error> {
@@ -189,8 +193,8 @@ impl LivenessServer {
         let bytes = message.encoded_len();
         let info = RequestInfo { call: Arc::clone(&frames.call), deadline, bytes };
         let parsed = convert::parse_start(message, &self.gateway.limits)?;
-        let call = self.gateway.admit(parsed.caller, info)?;
-        open_session(call, parsed.start, Assurance::Stream).await
+        let admitted = self.gateway.admit(parsed.caller, info)?;
+        open_session(admitted, parsed.start, Assurance::Stream).await
     }
 
     /// Receives frames and queues them with their arrival times, until the client sends no more.
@@ -212,13 +216,14 @@ impl LivenessServer {
     /// Ends a session. The result is saved before the client gets it.
     async fn finish_session(
         &self,
-        call: AdmittedCall,
+        admitted: AdmittedCall,
         session: RunningSession,
     ) -> Result<v1::LivenessResult, Error> {
-        let pipeline = Arc::clone(&call.pipeline);
+        let pipeline = Arc::clone(&admitted.pipeline);
         let report = session.finish()?;
         let id = report.claims.session;
-        let result = convert::liveness_result(call.into_response_info(), &report, self.tells_all);
+        let result =
+            convert::liveness_result(admitted.into_response_info(), &report, self.tells_all);
         pipeline.save_result(id, result.encode_to_vec()).await?;
         Ok(result)
     }
@@ -283,23 +288,23 @@ struct AttemptRefund {
 
 /// A started session, and the call that runs it.
 struct OpenSession {
-    call: AdmittedCall,
+    admitted: AdmittedCall,
     session: RunningSession,
     refund: AttemptRefund,
 }
 
 /// Starts a session. If the start fails by the server's fault, refunds the attempt.
 async fn open_session(
-    call: AdmittedCall,
+    admitted: AdmittedCall,
     start: SessionStart,
     assurance: Assurance,
 ) -> Result<OpenSession, Error> {
-    let pipeline = Arc::clone(&call.pipeline);
+    let pipeline = Arc::clone(&admitted.pipeline);
     let transaction = pipeline.transaction_of(&start.token);
     let refund = AttemptRefund { pipeline, transaction, assurance };
-    let started = call.pipeline.start_session(start, assurance, &call.ticket).await;
+    let started = admitted.pipeline.start_session(start, assurance, &admitted.ticket).await;
     match started {
-        Ok(session) => Ok(OpenSession { call, session, refund }),
+        Ok(session) => Ok(OpenSession { admitted, session, refund }),
         // At the start, only `ReplayStore::claim` gives this error. Whether the session is claimed
         // is then unknown. A session that can still be run must not get its attempt back.
         Err(error @ Error::ReplayStore(_)) => Err(error),
