@@ -1,8 +1,8 @@
 //! What a request does: one short function per call, read from top to bottom.
 //!
-//! [`Pipeline`] answers calls about photographs (`calls.rs`, `photo.rs`). [`RunningSession`] answers a
-//! stream of frames; each frame is measured (`frame.rs`) in the detail that [`crate::liveness`]
-//! asks for.
+//! [`Pipeline`] answers calls about photographs (`calls.rs`, `photo.rs`). [`RunningSession`]
+//! answers a stream of frames; each frame is measured (`frame.rs`) in the detail that
+//! [`crate::liveness`] asks for.
 //!
 //! Both decode and detect (`stages.rs`), and judge the main face (`face_crops.rs`), by the same
 //! functions. To judge a face is to run the embedder and the liveness networks on it. Both submit
