@@ -26,6 +26,7 @@
 //! | `bounds` | a rate and its exact binomial bounds |
 //! | `scores`, `csv` | labelled presentations from a file |
 //! | `presentation` | what was presented to the camera, and the answer |
+//! | [`svg`] | SVG pictures in the style of all plots |
 //! | [`width`] | the width of text |
 //!
 //! A module imports only from modules further down this list.
@@ -39,6 +40,7 @@ pub mod plot;
 mod presentation;
 mod rates;
 mod scores;
+pub mod svg;
 pub mod width;
 
 pub use bounds::{CONFIDENCE, Rate, percent};
