@@ -16,7 +16,6 @@ mod liveness;
 mod memory;
 mod operations;
 mod parity;
-mod puppet;
 mod raw;
 mod redis_server;
 mod replay;

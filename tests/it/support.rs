@@ -12,10 +12,9 @@ use menshen::config::Config;
 use menshen::image::{self, ImageSettings};
 use menshen::proto::v1;
 use menshen::proto::v1::face_service_client::FaceServiceClient;
+use menshen_puppet::{Picture, Point};
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
-
-use crate::puppet::{Picture, Point};
 
 pub type Client = FaceServiceClient<Channel>;
 

@@ -9,18 +9,18 @@ use menshen::app::App;
 use menshen::liveness::SessionLimits;
 use menshen::proto::v1;
 use menshen::proto::v1::ReasonCode as Code;
+use menshen_puppet::attacks::{
+    duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
+};
+use menshen_puppet::{
+    Actor, FilmedFrame, Gesture, Performance, Picture, Puppet, Shot, TurnYaws, film, shoot,
+};
 use tempfile::TempDir;
 
 use super::{
     Client, REAL_TIME_LOCK, RECORDED_AFTER_MS, client, create_session, create_with_actions,
     created_unix_ms, describe_result, evaluate_request, gesture, live_config, liveness_client,
     models, puppet, run_stream, session_request, wire_frame,
-};
-use crate::puppet::attacks::{
-    duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
-};
-use crate::puppet::{
-    Actor, FilmedFrame, Gesture, Performance, Picture, Puppet, Shot, TurnYaws, film, shoot,
 };
 use crate::support::{channel, is_in_part, portrait, reason_codes};
 

@@ -3,10 +3,10 @@
 use std::process::Output;
 
 use menshen::app::App;
+use menshen_puppet::{Actor, film};
 
 use super::sessions::PORTRAIT;
 use super::{live_config, models, puppet};
-use crate::puppet::{Actor, film};
 use crate::support::{run_menshen, shared_server, text};
 
 const FACES: &str = "tests/fixtures/faces";

@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 use menshen::proto::v1;
 use menshen::proto::v1::run_response::Event;
+use menshen_puppet::{Actor, Gesture, Performance, film};
 
 use super::{
     PORTRAITS, REAL_TIME_LOCK, client, create_session, create_with_actions, describe_result,
     evaluate_request, gesture, puppet, run_stream, session_request,
 };
-use crate::puppet::{Actor, Gesture, Performance, film};
 use crate::support::is_in_part;
 
 /// Returns every sequence that a session may ask for: three actions with a turn and a blink, and no

@@ -17,6 +17,7 @@ use menshen::app::App;
 use menshen::proto::v1;
 use menshen::proto::v1::liveness_service_client::LivenessServiceClient;
 use menshen::proto::v1::run_response::Event;
+use menshen_puppet::{Actor, FilmedFrame, Gesture, Puppet, shoot};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -26,7 +27,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::puppet::{Actor, FilmedFrame, Gesture, Puppet, shoot};
 use crate::support::{channel, config, context, copy_folder, fixture, image, portrait, repository};
 
 type Client = LivenessServiceClient<Channel>;

@@ -7,6 +7,7 @@ use menshen::app::App;
 use menshen::config::Config;
 use menshen::proto::v1;
 use menshen::trust::ReplayTarget;
+use menshen_puppet::{Actor, FilmedFrame, Gesture, Performance, film};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -19,7 +20,6 @@ use super::{
     Client, REAL_TIME_LOCK, create_session, describe_result, evaluate_request, gesture,
     live_config, models, puppet, session_request, start_message,
 };
-use crate::puppet::{Actor, FilmedFrame, Gesture, Performance, film};
 use crate::redis_server::RedisServer;
 use crate::support::{http_get, reason_codes};
 

@@ -6,6 +6,7 @@ use menshen::app::App;
 use menshen::proto::v1;
 use menshen::proto::v1::run_request::Message;
 use menshen::proto::v1::run_response::Event;
+use menshen_puppet::FilmedFrame;
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -17,7 +18,6 @@ use super::{
     Client, create_session, created_unix_ms, evaluate_request, liveness_client, run_request,
     session_request, start_message, wire_frame,
 };
-use crate::puppet::FilmedFrame;
 use crate::support::{
     SharedServer, channel, config, context, fixture, http_get, image, metric, png, reason_codes,
     shared_server, wait_for_metrics,

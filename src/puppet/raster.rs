@@ -1,8 +1,8 @@
 //! Draws a turned surface: triangles with a depth buffer; the canvas is their texture.
 
-use super::picture::Picture;
-use super::portrait::{CANVAS, FRAME, Point};
-use super::surface::{COLUMNS, ROWS, Surface, Vertex, project};
+use crate::picture::Picture;
+use crate::portrait::{CANVAS, FRAME, Point};
+use crate::surface::{COLUMNS, ROWS, Surface, Vertex, project};
 
 /// Rotation, scale and shift of the surface before the camera.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,7 @@ pub struct Transform {
     pub pitch: f32,
     /// Degrees in the image plane, clockwise.
     pub roll: f32,
+    /// Factor on the size.
     pub scale: f32,
     /// Pixels in the frame.
     pub shift: [f32; 2],
@@ -28,7 +29,7 @@ struct ProjectedVertex {
 
 /// Returns the frame that shows `surface` with `texture`. Uncovered pixels have the colour
 /// `behind`.
-pub fn draw(
+pub(crate) fn draw(
     surface: &Surface,
     texture: &Picture,
     transform: &Transform,
@@ -55,7 +56,7 @@ pub fn draw(
 }
 
 /// Returns the position in the frame of a position on the canvas.
-pub fn locate(surface: &Surface, texture: [f32; 2], transform: &Transform) -> [f32; 2] {
+pub(crate) fn locate(surface: &Surface, texture: [f32; 2], transform: &Transform) -> [f32; 2] {
     project_vertex(&surface.at(texture), surface.pivot, transform).at
 }
 

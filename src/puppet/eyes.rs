@@ -1,10 +1,10 @@
 //! Closes the eyes: stretches the skin above each eye down over the eyeball and ends it with
 //! lashes.
 
-use super::picture::Picture;
-use super::polyline::{Axes, Polyline, map_interval, pixels_around};
-use super::portrait::Portrait;
-use super::surface::smooth;
+use crate::picture::Picture;
+use crate::polyline::{Axes, Polyline, map_interval, pixels_around};
+use crate::portrait::Portrait;
+use crate::surface::smooth;
 
 /// Mesh points of an eye: the corners and both lids. All lists run from image left to image right.
 struct Eye {
@@ -47,7 +47,7 @@ const SKIN_BELOW_SHARE: f32 = 0.85;
 const SKIN_BELOW_AT: f32 = 0.2;
 
 /// Draws lids over the eyes of `canvas`; 0 leaves an eye as it is, 1 closes it.
-pub fn close(portrait: &Portrait, closed: [f32; 2], canvas: &mut Picture) {
+pub(crate) fn close(portrait: &Portrait, closed: [f32; 2], canvas: &mut Picture) {
     for (eye, closed) in EYES.iter().zip(closed) {
         if closed > 0.0 {
             close_one(portrait, eye, closed.min(1.0), canvas);

@@ -1,16 +1,16 @@
 //! The surface under the portrait: a head in front of its background, a flat print, or a print bent
 //! around a cylinder. It is a grid of points, each with its position on the canvas.
 
-use super::portrait::{CANVAS, CHEEKS, CHIN, EYE_DISTANCE, EYE_MIDPOINT, FOREHEAD, NOSE_TIP};
-use super::portrait::{Point, Portrait};
+use crate::portrait::{CANVAS, CHEEKS, CHIN, EYE_DISTANCE, EYE_MIDPOINT, FOREHEAD, NOSE_TIP};
+use crate::portrait::{Point, Portrait};
 
 /// Pixels from one grid point to the next; a nose is six steps wide.
-pub const GRID_STEP: usize = 8;
-pub const COLUMNS: usize = CANVAS[0] / GRID_STEP + 1;
-pub const ROWS: usize = CANVAS[1] / GRID_STEP + 1;
+pub(crate) const GRID_STEP: usize = 8;
+pub(crate) const COLUMNS: usize = CANVAS[0] / GRID_STEP + 1;
+pub(crate) const ROWS: usize = CANVAS[1] / GRID_STEP + 1;
 /// Distance of a face at 45 cm, in pixels of the canvas; eyes are 6.3 cm apart. The perspective
 /// depends on it.
-pub const DISTANCE: f32 = 45.0 / 6.3 * EYE_DISTANCE;
+pub(crate) const DISTANCE: f32 = 45.0 / 6.3 * EYE_DISTANCE;
 /// Distance of the tip of the nose before the eyes, in eye distances. It gives `r = 1.27 tan(yaw)`,
 /// as on the canonical head. The network's own depth is flatter and differs by portrait.
 const NOSE_DEPTH: f32 = 0.635;
@@ -21,25 +21,25 @@ const BELL_WIDTH: f32 = 9.0;
 
 /// One point of the grid.
 #[derive(Debug, Clone, Copy)]
-pub struct Vertex {
+pub(crate) struct Vertex {
     /// Position on the canvas, in pixels.
-    pub texture: [f32; 2],
+    pub(crate) texture: [f32; 2],
     /// Position in space at rest, relative to the camera's axis; the eyes have depth 0.
-    pub position: Point,
+    pub(crate) position: Point,
     /// Share of the head's turn that the point follows: 1 on the head, 0 in the background.
-    pub turn_weight: f32,
+    pub(crate) turn_weight: f32,
 }
 
 /// The points of the grid, line by line, and the point about which the grid turns.
 #[derive(Debug, Clone)]
-pub struct Surface {
-    pub vertices: Vec<Vertex>,
-    pub pivot: Point,
+pub(crate) struct Surface {
+    pub(crate) vertices: Vec<Vertex>,
+    pub(crate) pivot: Point,
 }
 
 impl Surface {
     /// Creates the person, who turns before a background that stays.
-    pub fn head(portrait: &Portrait) -> Self {
+    pub(crate) fn head(portrait: &Portrait) -> Self {
         let depth_map = DepthMap::new(portrait);
         let vertices = grid()
             .map(|texture| {
@@ -53,7 +53,7 @@ impl Surface {
     }
 
     /// Creates a print of the whole canvas, held flat.
-    pub fn flat_print() -> Self {
+    pub(crate) fn flat_print() -> Self {
         let vertices = grid()
             .map(|texture| Vertex { texture, position: unproject(texture, 0.0), turn_weight: 1.0 })
             .collect();
@@ -62,7 +62,7 @@ impl Surface {
 
     /// Creates a print bent around an upright cylinder, with the face at its front. The grid ends
     /// where the print would run behind the cylinder's edge.
-    pub fn bent_print(radius_cm: f32) -> Self {
+    pub(crate) fn bent_print(radius_cm: f32) -> Self {
         let radius = radius_cm / 6.3 * EYE_DISTANCE;
         let vertices = grid()
             .map(|texture| {
@@ -77,7 +77,7 @@ impl Surface {
     }
 
     /// Returns the surface between the grid points, at a position of the canvas inside the grid.
-    pub fn at(&self, texture: [f32; 2]) -> Vertex {
+    pub(crate) fn at(&self, texture: [f32; 2]) -> Vertex {
         let [column, row] = texture.map(|coordinate| coordinate / GRID_STEP as f32);
         let first = row as usize * COLUMNS + column as usize;
         let (right, down) = (column.fract(), row.fract());
@@ -109,7 +109,7 @@ fn unproject(texture: [f32; 2], depth: f32) -> Point {
 }
 
 /// Returns the position on the canvas at which the camera sees a position in space.
-pub fn project(position: Point) -> [f32; 2] {
+pub(crate) fn project(position: Point) -> [f32; 2] {
     let near = DISTANCE / (DISTANCE + position[2]);
     [position[0] * near + CANVAS[0] as f32 / 2.0, position[1] * near + CANVAS[1] as f32 / 2.0]
 }
@@ -183,7 +183,7 @@ impl<'a> DepthMap<'a> {
 }
 
 /// Returns the smoothstep of a fraction: 0 to 1 with level ends.
-pub fn smooth(fraction: f32) -> f32 {
+pub(crate) fn smooth(fraction: f32) -> f32 {
     let x = fraction.clamp(0.0, 1.0);
     x * x * (3.0 - 2.0 * x)
 }

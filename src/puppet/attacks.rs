@@ -1,11 +1,11 @@
 //! Recordings of cheats. Each function takes the shots or frames of an honest performance and
 //! breaks one property.
 
-use super::camera::{FilmedFrame, shoot};
-use super::picture::Picture;
-use super::portrait::FRAME;
-use super::raster::Transform;
-use super::{Pose, Puppet, Shot};
+use crate::camera::{FilmedFrame, shoot};
+use crate::picture::Picture;
+use crate::portrait::FRAME;
+use crate::raster::Transform;
+use crate::{Pose, Puppet, Shot};
 
 /// A photo on a stand: frames differ only by the sensor's noise.
 pub fn still(shots: &[Shot]) -> Vec<Shot> {

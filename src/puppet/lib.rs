@@ -1,12 +1,15 @@
-//! The puppet turns a still portrait into the frames of a person in front of a camera.
+//! Turns a still portrait into the frames of a person in front of a camera: the puppet. The crate
+//! knows nothing of the server.
 //!
-//! The module keeps the metaphor of a film: an actor performs gestures, each pose is a shot, and a
+//! The crate keeps the metaphor of a film: an actor performs gestures, each pose is a shot, and a
 //! camera films the shots. `portrait` fits a picture and its 468 mesh points to a canvas. `eyes`
 //! and `mouth` change the face on the canvas. `surface` stretches the canvas over a head or a
 //! print, `raster` turns and draws it, and `camera` films it. `actor` decides who performs what and
-//! when. `attacks` makes the recordings of a cheat. Nothing here knows the server.
+//! when. [`attacks`] makes the recordings of a cheat.
+//!
+//! Left and right are the person's own. Times are in milliseconds since the recording began.
 
-pub mod actor;
+mod actor;
 pub mod attacks;
 mod camera;
 mod eyes;
@@ -23,15 +26,16 @@ mod tests;
 pub use actor::{Actor, Gesture, Performance, Shot};
 pub use camera::{FilmedFrame, film, shoot};
 pub use picture::Picture;
-pub use portrait::{Point, Portrait};
+pub use portrait::Point;
 pub use raster::Transform;
 
-use portrait::NOSE_TIP;
+use portrait::{NOSE_TIP, Portrait};
 use surface::Surface;
 
 /// All that a frame depends on besides the portrait.
 #[derive(Debug, Clone, Copy)]
 pub struct Pose {
+    /// How the head is turned, and where it is in the frame.
     pub transform: Transform,
     /// Right eye of the person, then the left eye: 0 as in the portrait, 1 closed.
     pub eyes_closed: [f32; 2],
@@ -45,7 +49,7 @@ pub struct Pose {
 
 impl Pose {
     /// The pose of the portrait, without noise.
-    pub const REST: Self = Self {
+    pub(crate) const REST: Self = Self {
         transform: Transform { yaw: 0.0, pitch: 0.0, roll: 0.0, scale: 1.0, shift: [0.0; 2] },
         eyes_closed: [0.0; 2],
         mouth_open: 0.0,
@@ -62,8 +66,11 @@ const TURN_RATIO: f32 = 1.1;
 /// portrait, since few people looked straight into the camera.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TurnYaws {
+    /// Looking into the camera.
     pub straight: f32,
+    /// Turned to the left; greater than `straight`.
     pub left: f32,
+    /// Turned to the right; less than `straight`.
     pub right: f32,
 }
 
@@ -75,19 +82,28 @@ pub struct Puppet {
 }
 
 impl Puppet {
-    /// Creates the person of the portrait. Points are in pixels of the picture; z has the same
-    /// scale and is negative towards the camera.
+    /// Creates the person of the portrait. Points are the 468 points of a face mesh, in pixels of
+    /// the picture; z has the same scale and is negative towards the camera.
+    ///
+    /// # Panics
+    /// If there are not 468 points, or the eyes are at one place.
     pub fn person(picture: &Picture, points: &[Point]) -> Self {
         let portrait = Portrait::new(picture, points);
         Self { surface: Surface::head(&portrait), portrait }
     }
 
     /// Creates a flat print of the portrait, which turns as a board does.
+    ///
+    /// # Panics
+    /// As [`Self::person`].
     pub fn flat_print(picture: &Picture, points: &[Point]) -> Self {
         Self { portrait: Portrait::new(picture, points), surface: Surface::flat_print() }
     }
 
     /// Creates a print of the portrait that is bent around an upright cylinder.
+    ///
+    /// # Panics
+    /// As [`Self::person`].
     pub fn bent_print(picture: &Picture, points: &[Point], radius_cm: f32) -> Self {
         Self { portrait: Portrait::new(picture, points), surface: Surface::bent_print(radius_cm) }
     }
@@ -119,7 +135,7 @@ impl Puppet {
     }
 
     /// Draws one frame, without the camera's light and noise.
-    pub fn draw(&self, pose: &Pose) -> Picture {
+    pub(crate) fn draw(&self, pose: &Pose) -> Picture {
         /// Colour of the wall behind prints.
         const WALL: [u8; 3] = [150, 146, 140];
         let mut canvas = self.portrait.canvas.clone();
@@ -129,7 +145,7 @@ impl Puppet {
     }
 
     /// Draws one frame as the camera records it; `seed` fixes the noise.
-    pub fn film(&self, pose: &Pose, seed: u64) -> Picture {
+    pub(crate) fn film(&self, pose: &Pose, seed: u64) -> Picture {
         let mut frame = self.draw(pose);
         camera::expose(&mut frame, pose.gain, pose.noise, seed);
         frame

@@ -1,23 +1,23 @@
 //! A portrait fitted to the puppet's canvas: eyes level, and a face of the size that sessions need.
 
-use super::picture::Picture;
+use crate::picture::Picture;
 
 /// Width and height of a session's frames, in pixels.
-pub const FRAME: [usize; 2] = [480, 640];
+pub(crate) const FRAME: [usize; 2] = [480, 640];
 /// Margin of the canvas around a frame, in pixels, so that a frame can move over the canvas.
-pub const MARGIN: usize = 80;
-pub const CANVAS: [usize; 2] = [FRAME[0] + 2 * MARGIN, FRAME[1] + 2 * MARGIN];
+pub(crate) const MARGIN: usize = 80;
+pub(crate) const CANVAS: [usize; 2] = [FRAME[0] + 2 * MARGIN, FRAME[1] + 2 * MARGIN];
 /// Distance of the eyes on the canvas, in pixels. The face is then 200 pixels wide; 90 is the
 /// limit.
-pub const EYE_DISTANCE: f32 = 104.0;
+pub(crate) const EYE_DISTANCE: f32 = 104.0;
 /// Midpoint of the eyes on the canvas.
-pub const EYE_MIDPOINT: [f32; 2] = [CANVAS[0] as f32 / 2.0, MARGIN as f32 + 280.0];
+pub(crate) const EYE_MIDPOINT: [f32; 2] = [CANVAS[0] as f32 / 2.0, MARGIN as f32 + 280.0];
 
 /// Numbers of mesh points; left and right are the person's own.
-pub const NOSE_TIP: usize = 1;
-pub const CHIN: usize = 152;
-pub const FOREHEAD: usize = 10;
-pub const CHEEKS: [usize; 2] = [234, 454];
+pub(crate) const NOSE_TIP: usize = 1;
+pub(crate) const CHIN: usize = 152;
+pub(crate) const FOREHEAD: usize = 10;
+pub(crate) const CHEEKS: [usize; 2] = [234, 454];
 const RIGHT_EYE: [usize; 2] = [33, 133];
 const LEFT_EYE: [usize; 2] = [362, 263];
 
@@ -26,14 +26,14 @@ pub type Point = [f32; 3];
 
 /// A face on the canvas and its 468 mesh points, in pixels of the canvas.
 #[derive(Debug, Clone)]
-pub struct Portrait {
-    pub canvas: Picture,
-    pub points: Vec<Point>,
+pub(crate) struct Portrait {
+    pub(crate) canvas: Picture,
+    pub(crate) points: Vec<Point>,
 }
 
 impl Portrait {
     /// Scales, levels and centres a picture by its mesh points, given in pixels of the picture.
-    pub fn new(picture: &Picture, points: &[Point]) -> Self {
+    pub(crate) fn new(picture: &Picture, points: &[Point]) -> Self {
         assert_eq!(points.len(), 468, "a face mesh has 468 points");
         let similarity = SimilarityTransform::new(points);
         let mut source = picture.clone();
@@ -58,7 +58,7 @@ impl Portrait {
     }
 
     /// Returns the midpoint of the corners of each eye: the person's right eye, then the left eye.
-    pub fn eyes(&self) -> [Point; 2] {
+    pub(crate) fn eyes(&self) -> [Point; 2] {
         eyes(&self.points)
     }
 }

@@ -1,10 +1,10 @@
 //! Opens the mouth: the upper lip rises a little, the lower lip and the jaw sink, and the gap is
 //! dark.
 
-use super::picture::Picture;
-use super::polyline::{Axes, Polyline, map_interval, pixels_around};
-use super::portrait::{CHIN, Portrait};
-use super::surface::smooth;
+use crate::picture::Picture;
+use crate::polyline::{Axes, Polyline, map_interval, pixels_around};
+use crate::portrait::{CHIN, Portrait};
+use crate::surface::smooth;
 
 /// Mesh points of the mouth: corners, and the inner edges of the lips from image left to right.
 const CORNERS: [usize; 2] = [61, 291];
@@ -24,7 +24,7 @@ const SKIN_BELOW: f32 = 1.1;
 const MOUTH_COLOUR: [f32; 3] = [42.0, 16.0, 16.0];
 
 /// Draws the mouth on `canvas`; 0 is at rest, 1 wide open.
-pub fn open(portrait: &Portrait, opened: f32, canvas: &mut Picture) {
+pub(crate) fn open(portrait: &Portrait, opened: f32, canvas: &mut Picture) {
     let lips = Lips::new(portrait, opened.clamp(0.0, 1.0));
     if lips.widening().abs() < 0.5 {
         return;

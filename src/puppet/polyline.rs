@@ -1,32 +1,32 @@
 //! A line of mesh points along an eye or a mouth, in axes along the feature.
 
-use super::portrait::Point;
+use crate::portrait::Point;
 
 /// Axes of a feature: `along` runs from the first corner to the second, `down` across. Unit:
 /// pixels.
 #[derive(Debug, Clone, Copy)]
-pub struct Axes {
+pub(crate) struct Axes {
     origin: [f32; 2],
     along: [f32; 2],
     /// Distance of the corners in pixels.
-    pub width: f32,
+    pub(crate) width: f32,
 }
 
 impl Axes {
     /// Creates axes from the corner at image left to the corner at image right.
-    pub fn new(left: Point, right: Point) -> Self {
+    pub(crate) fn new(left: Point, right: Point) -> Self {
         let line = [right[0] - left[0], right[1] - left[1]];
         let width = line[0].hypot(line[1]);
         Self { origin: [left[0], left[1]], along: line.map(|component| component / width), width }
     }
 
-    pub fn canvas_to_axes(&self, at: [f32; 2]) -> [f32; 2] {
+    pub(crate) fn canvas_to_axes(&self, at: [f32; 2]) -> [f32; 2] {
         let (x, y) = (at[0] - self.origin[0], at[1] - self.origin[1]);
         let [c, s] = self.along;
         [c * x + s * y, c * y - s * x]
     }
 
-    pub fn axes_to_canvas(&self, [along, down]: [f32; 2]) -> [f32; 2] {
+    pub(crate) fn axes_to_canvas(&self, [along, down]: [f32; 2]) -> [f32; 2] {
         let [c, s] = self.along;
         [self.origin[0] + c * along - s * down, self.origin[1] + s * along + c * down]
     }
@@ -34,11 +34,11 @@ impl Axes {
 
 /// The height of a line along the axes. Beyond the corners the height is 0.
 #[derive(Debug, Clone)]
-pub struct Polyline(Vec<[f32; 2]>);
+pub(crate) struct Polyline(Vec<[f32; 2]>);
 
 impl Polyline {
     /// Creates the line through the numbered mesh points and both corners.
-    pub fn new(axes: &Axes, points: &[Point], numbers: &[usize]) -> Self {
+    pub(crate) fn new(axes: &Axes, points: &[Point], numbers: &[usize]) -> Self {
         let inner = numbers
             .iter()
             .map(|number| axes.canvas_to_axes([points[*number][0], points[*number][1]]));
@@ -50,7 +50,7 @@ impl Polyline {
         Self(knots)
     }
 
-    pub fn height_at(&self, along: f32) -> f32 {
+    pub(crate) fn height_at(&self, along: f32) -> f32 {
         let after = self.0.partition_point(|knot| knot[0] <= along);
         if after == 0 || after == self.0.len() {
             return 0.0;
@@ -62,7 +62,7 @@ impl Polyline {
 
 /// Returns the pixels of a square with half side `reach` around `middle`, cut off at the picture's
 /// edges.
-pub fn pixels_around(
+pub(crate) fn pixels_around(
     middle: [f32; 2],
     reach: f32,
     size: [usize; 2],
@@ -76,7 +76,7 @@ pub fn pixels_around(
 
 /// Returns the position in the interval `source` that appears at `at` once `source` is stretched to
 /// the interval `stretched`.
-pub fn map_interval(at: f32, stretched: [f32; 2], source: [f32; 2]) -> f32 {
+pub(crate) fn map_interval(at: f32, stretched: [f32; 2], source: [f32; 2]) -> f32 {
     let fraction = (at - stretched[0]) / (stretched[1] - stretched[0]).max(1e-3);
     source[0] + fraction * (source[1] - source[0])
 }

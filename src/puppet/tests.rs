@@ -1,13 +1,16 @@
-use menshen::image::{ImageSettings, decode};
+use std::io::Cursor;
+use std::path::Path;
+
+use zune_jpeg::JpegDecoder;
 
 use super::attacks::{
     duplicated, looped, mirrored, moved_in_plane, second_face, splice, still, turned_print,
 };
 use super::portrait::{CHIN, EYE_DISTANCE, EYE_MIDPOINT, FRAME, MARGIN, NOSE_TIP};
 use super::{
-    Actor, FilmedFrame, Gesture, Performance, Picture, Pose, Puppet, Shot, Transform, film, shoot,
+    Actor, FilmedFrame, Gesture, Performance, Picture, Point, Pose, Puppet, Shot, Transform, film,
+    shoot,
 };
-use crate::support;
 
 /// A portrait that looks into the camera with closed lips. It shows best what must not change.
 const CALM: &str = "grace_hopper.jpg";
@@ -16,8 +19,39 @@ const SMILING: &str = "person_b_1.jpg";
 /// Most bytes of a session's frame.
 const FRAME_BYTES_MAX: usize = 256 << 10;
 
+const GESTURES: [Gesture; 5] =
+    [Gesture::TurnLeft, Gesture::TurnRight, Gesture::Blink, Gesture::Nod, Gesture::OpenMouth];
+
+fn fixture(name: &str) -> Vec<u8> {
+    let faces = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/faces");
+    let path = faces.join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn decode_jpeg(file: &[u8]) -> Picture {
+    let mut decoder = JpegDecoder::new(Cursor::new(file));
+    let pixels = decoder.decode().unwrap();
+    let (width, height) = decoder.dimensions().unwrap();
+    Picture::new(width, height, pixels)
+}
+
+fn decode_png(file: &[u8]) -> Picture {
+    let mut reader = png::Decoder::new(Cursor::new(file)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    Picture::new(info.width as usize, info.height as usize, pixels)
+}
+
+/// Returns a photograph of the fixtures, decoded, with its face mesh.
+fn portrait(name: &str) -> (Picture, Vec<Point>) {
+    let (stem, format) = name.rsplit_once('.').unwrap();
+    let decode = if format == "png" { decode_png } else { decode_jpeg };
+    let points = serde_json::from_slice(&fixture(&format!("{stem}.mesh.json"))).unwrap();
+    (decode(&fixture(name)), points)
+}
+
 fn person(name: &str) -> Puppet {
-    let (picture, points) = support::portrait(name);
+    let (picture, points) = portrait(name);
     Puppet::person(&picture, &points)
 }
 
@@ -71,7 +105,7 @@ fn at_rest_a_puppet_shows_its_portrait() {
 
 #[test]
 fn a_portrait_is_levelled_and_scaled_by_its_eyes() {
-    let (picture, points) = support::portrait("person_a_2.jpg");
+    let (picture, points) = portrait("person_a_2.jpg");
     let puppet = Puppet::person(&picture, &points);
     let [right, left] = puppet.portrait.eyes();
     assert!((left[0] - right[0] - EYE_DISTANCE).abs() < 0.01);
@@ -126,7 +160,7 @@ fn a_nod_brings_the_nose_down_towards_the_chin() {
 
 #[test]
 fn a_turned_print_hardly_moves_its_nose_against_its_eyes() {
-    let (picture, points) = support::portrait(SMILING);
+    let (picture, points) = portrait(SMILING);
     let flat = Puppet::flat_print(&picture, &points);
     let bent = Puppet::bent_print(&picture, &points, 5.0);
     let moved = |puppet: &Puppet| (puppet.nose_ratio(30.0) - puppet.nose_ratio(0.0)).abs();
@@ -186,8 +220,8 @@ fn frames_are_small_baseline_jpegs_with_the_same_tables() {
     for frame in &frames {
         assert!(frame.jpeg.len() < FRAME_BYTES_MAX);
         assert_eq!(tables(frame), tables(&frames[0]));
-        let image = decode(&frame.jpeg, &ImageSettings::default()).unwrap();
-        assert_eq!([image.width(), image.height()], FRAME);
+        let picture = decode_jpeg(&frame.jpeg);
+        assert_eq!([picture.width, picture.height], FRAME);
     }
 }
 
@@ -224,8 +258,8 @@ fn a_blink_closes_both_eyes_twice_for_300_ms() {
 #[test]
 fn a_scripted_person_is_at_rest_when_prompted() {
     let turns = person(CALM).turn_yaws();
-    let performance = Performance::scripted(Actor::new(3, turns), &Gesture::ALL, 10);
-    assert_eq!(performance.prompts.len(), Gesture::ALL.len());
+    let performance = Performance::scripted(Actor::new(3, turns), &GESTURES, 10);
+    assert_eq!(performance.prompts.len(), GESTURES.len());
     for (gesture, prompt_ms) in performance.prompts {
         let shot = performance.shots.iter().find(|shot| shot.at_ms >= prompt_ms).unwrap();
         let pose = shot.pose;
@@ -237,7 +271,7 @@ fn a_scripted_person_is_at_rest_when_prompted() {
 
 #[test]
 fn a_photo_has_neither_lids_nor_lips_and_paper_only_turns() {
-    let performance = perform(&person(CALM), 3, &Gesture::ALL);
+    let performance = perform(&person(CALM), 3, &GESTURES);
     for fake in [still(&performance.shots), moved_in_plane(&performance.shots)] {
         assert!(fake.iter().all(|shot| shot.pose.transform.yaw == 0.0));
         assert!(fake.iter().all(|shot| shot.pose.eyes_closed == [0.0; 2]));
@@ -271,10 +305,10 @@ fn a_loop_repeats_what_is_seen_but_no_bytes() {
     let frames = looped(&puppet, &turning(&puppet), 1..3, 1);
     let times: Vec<u64> = frames.iter().map(|frame| frame.at_ms).collect();
     assert_eq!(times, [2300, 2400, 2500, 2600, 2700, 2800]);
-    let images = frames.iter().map(|frame| decode(&frame.jpeg, &ImageSettings::default()).unwrap());
+    let pictures = frames.iter().map(|frame| decode_jpeg(&frame.jpeg));
     // The number in the corner is in the uppermost blocks of the compressed picture.
     let below: Vec<Vec<u8>> =
-        images.map(|image| image.pixels()[FRAME[0] * 3 * 32..].to_vec()).collect();
+        pictures.map(|picture| picture.pixels[FRAME[0] * 3 * 32..].to_vec()).collect();
     assert_eq!(below[1], below[3]);
     assert_eq!(below[2], below[4]);
     assert_ne!(below[1], below[2]);
@@ -287,11 +321,7 @@ fn a_second_face_stands_beside_the_first() {
     let shots = &turning(&main)[..1];
     let two = second_face(&main, &other, shots, 1);
     let twice = second_face(&main, &main, shots, 1);
-    let pixels = |frames: &[FilmedFrame]| {
-        let image = decode(&frames[0].jpeg, &ImageSettings::default()).unwrap();
-        Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec())
-    };
-    let (two, twice) = (pixels(&two), pixels(&twice));
+    let [two, twice] = [two, twice].map(|frames| decode_jpeg(&frames[0].jpeg));
     assert!((luma(&two, [100.0, 300.0]) - luma(&twice, [100.0, 300.0])).abs() < 1.0);
     assert!(difference(&two, &twice) > 2.0);
 }
@@ -301,8 +331,7 @@ fn a_mirrored_session_exchanges_left_and_right() {
     let puppet = person(CALM);
     let shots = &turning(&puppet)[..1];
     let frame = &mirrored(&puppet, shots, 1)[0];
-    let image = decode(&frame.jpeg, &ImageSettings::default()).unwrap();
-    let shown = Picture::new(FRAME[0], FRAME[1], image.pixels().to_vec());
+    let shown = decode_jpeg(&frame.jpeg);
     let plain = shoot(&puppet, &shots[0], 1);
     assert!(difference(&shown.mirrored(), &plain) < 5.0);
     assert!(difference(&shown, &plain) > 20.0);

@@ -2,30 +2,32 @@
 
 use std::f32::consts::TAU;
 
-use super::raster::Transform;
-use super::split_mix::SplitMix64;
-use super::surface::smooth;
-use super::{Pose, TurnYaws};
+use crate::raster::Transform;
+use crate::split_mix::SplitMix64;
+use crate::surface::smooth;
+use crate::{Pose, TurnYaws};
 
+/// A movement of the head or the face, from rest back to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gesture {
+    /// A turn of the head to the person's own left.
     TurnLeft,
+    /// A turn of the head to the person's own right.
     TurnRight,
     /// Two blinks.
     Blink,
+    /// A nod, down and up.
     Nod,
+    /// A wide opening of the mouth.
     OpenMouth,
-}
-
-impl Gesture {
-    pub const ALL: [Self; 5] =
-        [Self::TurnLeft, Self::TurnRight, Self::Blink, Self::Nod, Self::OpenMouth];
 }
 
 /// A pose, and the time at which the camera films it.
 #[derive(Debug, Clone, Copy)]
 pub struct Shot {
+    /// Time of the shot, in milliseconds since the recording began.
     pub at_ms: u64,
+    /// The pose at that time.
     pub pose: Pose,
 }
 
@@ -105,7 +107,8 @@ impl Actor {
         second.end_ms()
     }
 
-    pub fn pose(&self, now_ms: u64) -> Pose {
+    /// Returns the pose at `now_ms`.
+    pub(crate) fn pose(&self, now_ms: u64) -> Pose {
         let mut pose = self.sway.pose(now_ms);
         let TurnYaws { straight, left, right } = self.turns;
         pose.transform.yaw += straight;
@@ -122,6 +125,7 @@ impl Actor {
         pose
     }
 
+    /// Returns the shot at `at_ms`.
     pub fn shot(&self, at_ms: u64) -> Shot {
         Shot { at_ms, pose: self.pose(at_ms) }
     }
@@ -136,8 +140,9 @@ impl Actor {
 /// A whole performance on a fixed schedule.
 #[derive(Debug, Clone)]
 pub struct Performance {
+    /// Shots at a steady rate, in order.
     pub shots: Vec<Shot>,
-    /// Each gesture, with the time of its prompt.
+    /// Each gesture, with the time of its prompt in milliseconds.
     pub prompts: Vec<(Gesture, u64)>,
 }
 
