@@ -23,10 +23,11 @@
 //! | [`setting`], [`proto`] | how settings are checked and written; generated types |
 //! | [`engine`] (crate) | how any network runs: ONNX → graph → passes → executor |
 //! | [`menshen_evaluation`] (crate) | error rates, bounds and plots of biometrics |
+//! | [`menshen_puppet`] (crate) | renders people before a camera, for load and for tests |
 //!
-//! The crates in `src/` (`engine/` and `evaluation/`) do not know the server, and an edit above
-//! them does not compile them again. Settings live with the layer they set: a serde struct with
-//! defaults and a range check, parsed into the types of that layer.
+//! The crates in `src/` (`engine/`, `evaluation/` and `puppet/`) do not know the server, and an
+//! edit above them does not compile them again. Settings live with the layer they set: a serde
+//! struct with defaults and a range check, parsed into the types of that layer.
 //!
 //! # One request
 //!
@@ -123,6 +124,7 @@ pub mod device;
 pub mod face;
 pub mod image;
 pub mod liveness;
+pub mod load;
 pub mod model;
 pub mod pipeline;
 pub mod proto;

@@ -80,9 +80,7 @@ pub(super) async fn connect(server: &str) -> anyhow::Result<Channel> {
 /// Starts a server in this process on free loopback ports. Returns the server once its models are
 /// live, and a client of it.
 pub(super) async fn start_in_process(mut config: Config) -> anyhow::Result<(App, FaceClient)> {
-    let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    config.server.listen = loopback;
-    config.server.http_listen = loopback;
+    listen_on_free_ports(&mut config);
     config.server.timeout_default_ms = TIMEOUT_MS;
     config.server.timeout_max_ms = TIMEOUT_MS;
     let spinner = super::spinner("loading the models and checking their goldens");
@@ -91,6 +89,13 @@ pub(super) async fn start_in_process(mut config: Config) -> anyhow::Result<(App,
     let app = app?;
     let client = connect_face_client(&app.grpc_address().to_string()).await?;
     Ok((app, client))
+}
+
+/// Sets both listeners to free ports of the loopback address.
+pub(super) fn listen_on_free_ports(config: &mut Config) {
+    let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    config.server.listen = loopback;
+    config.server.http_listen = loopback;
 }
 
 /// Reads the file of a picture.

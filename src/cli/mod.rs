@@ -12,6 +12,7 @@ mod draw;
 mod eval;
 mod health;
 mod liveness;
+mod load;
 mod models;
 mod options;
 mod profile;
@@ -53,7 +54,10 @@ enum Command {
     Liveness(liveness::Args),
     /// List the devices of this machine and what this build can use of them.
     Devices(devices::Args),
-    /// Measure speed and accuracy of the networks on a device.
+    /// Send calls to a server at a rate, and report latencies and outcomes; exits with 1 if
+    /// a threshold does not hold.
+    Load(Box<load::Args>),
+    /// Measure speed and accuracy of the networks on a device; `load` measures a whole server.
     Bench(bench::Args),
     /// List, inspect, verify, profile and compare models on disk.
     #[command(subcommand)]
@@ -88,6 +92,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Detect(args) => detect::run(&args),
         Command::Liveness(args) => liveness::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Models(command) => models::run(&command),
         Command::Eval(command) => eval::run(&command),
@@ -159,11 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn a_detection_by_another_server_takes_no_setting_of_a_server_in_this_process() {
+    fn a_command_on_another_server_takes_no_setting_of_a_server_in_this_process() {
         for option in ["--config a", "--models a", "--device cpu", "--threads 2", "--log info"] {
             parse(&format!("detect a {option}")).expect(option);
-            let error = parse(&format!("detect a --server b {option}")).expect_err(option);
-            assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{option}: {error}");
+            parse(&format!("load {option}")).expect(option);
+            for command in ["detect a", "load"] {
+                let error = parse(&format!("{command} --server b {option}")).expect_err(option);
+                assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{option}: {error}");
+            }
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// The layers of `src/lib.rs`, top first.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 19] = [
     "main",
     "cli",
+    "load",
     "app",
     "shutdown",
     "config",
@@ -25,7 +26,8 @@ const LAYERS: [&str; 18] = [
 ];
 
 /// Crates in `src/` that are no layer, with the layers that may use them.
-const CRATES: [(&str, &[&str]); 1] = [("menshen_evaluation", &["cli"])];
+const CRATES: [(&str, &[&str]); 2] =
+    [("menshen_evaluation", &["cli", "load"]), ("menshen_puppet", &["load"])];
 
 fn rank(layer: &str) -> Option<usize> {
     if layer == "proto" {
@@ -123,6 +125,20 @@ fn imports_point_downward_only() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A load generator that knew the server from inside could measure what no client can call.
+#[test]
+fn the_load_generator_uses_the_types_of_clients_only() {
+    let mut files = Vec::new();
+    collect_sources(&crate::support::repository().join("src/load"), &mut files);
+    assert!(files.len() > 10, "the sources were not found");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let others: Vec<String> =
+            imports(&text).into_iter().filter(|import| import != "proto").collect();
+        assert!(others.is_empty(), "{} imports {others:?}", file.display());
+    }
 }
 
 /// The compiler keeps the crates below the server from naming the server. This test keeps them from
