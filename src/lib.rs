@@ -9,6 +9,7 @@
 //! | folder | what it holds |
 //! |---|---|
 //! | [`cli`] | commands; the only place that prints |
+//! | [`load`] | the load generator: a client that sends calls at planned times |
 //! | [`app`], [`shutdown`] | builds every layer bottom-up, and takes them down in reverse |
 //! | [`config`] | settings of all layers, overlaid and checked together |
 //! | [`services`] | the gRPC edge: convert, admit, call the pipeline, convert back |
@@ -111,6 +112,7 @@
 //! | batching | `scheduler/core.rs` |
 //! | the networks | [`engine`] |
 //! | error rates of matching and of liveness | [`menshen_evaluation`] |
+//! | throughput and latency of a server | [`load::run`] |
 //!
 //! `README.md` is one page for all users. Folders with readers of their own have a README of their
 //! own: `proto/`, `models/`, `deploy/`, `benches/`, `tests/cuda/`, `src/engine/`, `src/liveness/`

@@ -66,8 +66,8 @@ struct When {
     /// How long calls are sent, such as 30s or 2m.
     #[arg(short = 'z', long, default_value = "30s", value_parser = parse_duration)]
     duration: Duration,
-    /// Send at most this many calls, warming up included.
-    #[arg(short = 'n', long, value_name = "N")]
+    /// Send at most this many calls after warming up; with Poisson arrivals about so many.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     total: Option<u64>,
     /// Distances between calls.
     #[arg(long, value_enum, default_value_t = ArrivalSpacing::Constant)]
@@ -89,16 +89,20 @@ struct When {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     load_step_duration: Duration,
     /// Send at the times of this file instead: one line a call, in seconds since the start.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "duration", "load_schedule"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "rate", "duration", "load_schedule", "arrivals", "warm_up",
+    ])]
     trace: Option<PathBuf>,
     /// Closed loop: this many callers that each wait for an answer before the next call. Latency
     /// then leaves out the calls that were not sent meanwhile.
-    #[arg(short, long, value_name = "N", conflicts_with_all = ["rate", "trace", "load_schedule"])]
+    #[arg(short, long, value_name = "N", conflicts_with_all = [
+        "rate", "trace", "load_schedule", "arrivals",
+    ])]
     concurrency: Option<usize>,
     /// Send calls for this long before the ones that count.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     warm_up: Duration,
-    /// Fixes all random choices.
+    /// Fixes what is sent when; the ids of sessions are always new.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -207,6 +211,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}", load::REPORT_SCHEMA);
         return Ok(ExitCode::SUCCESS);
     }
+    let Output { json, hlog, hgrm, plot, .. } = &args.output;
+    let to_file = json.as_ref().filter(|path| *path != Path::new("-"));
+    for path in [to_file, hlog.as_ref(), hgrm.as_ref(), plot.as_ref()].into_iter().flatten() {
+        // A run may be long, so a file that cannot be written is reported before it.
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        opened.with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let kinds: Vec<CallKind> = args.call.kinds().collect();
     for conditions in [&args.output.threshold, &args.search.slo].into_iter().flatten() {
         conditions.check_kinds(&kinds)?;
@@ -262,9 +273,7 @@ fn finish(
     saturation: Option<(&Conditions, &Saturation)>,
 ) -> anyhow::Result<ExitCode> {
     let Output { threshold, json, hlog, hgrm, plot, .. } = &args.output;
-    let seconds = result.sent_for.as_secs_f64();
-    let thresholds: Vec<Measured> =
-        threshold.as_ref().map_or(Vec::new(), |of| of.measure(&result.total, seconds));
+    let thresholds: Vec<Measured> = threshold.as_ref().map_or(Vec::new(), |of| of.measure(result));
     if let Some(path) = hlog {
         load::write_hlog(path, result)?;
     }
@@ -280,6 +289,10 @@ fn finish(
         if is_printed_as_json { print!("{text}") } else { write(path, &text)? }
     }
     if !is_printed_as_json {
+        if let Some((objective, found)) = saturation {
+            print::print_lines(&search::trial_lines(found));
+            println!("\n{objective} holds up to {:.1} calls a second\n", found.rate);
+        }
         print::print_result(plan, result, &thresholds);
     }
     let holds = thresholds.iter().all(|measured| measured.holds);
@@ -299,7 +312,6 @@ fn plan(args: &Args, server: String, metrics: Option<String>) -> anyhow::Result<
         mix: args.call.clone(),
         traffic: traffic(when)?,
         warm_up: when.warm_up,
-        calls_max: when.total,
         timeout: how.timeout,
         connect_timeout: how.connect_timeout,
         connections: how.connections,
@@ -323,7 +335,8 @@ fn plan(args: &Args, server: String, metrics: Option<String>) -> anyhow::Result<
 
 fn traffic(when: &When) -> anyhow::Result<Traffic> {
     if let Some(concurrency) = when.concurrency {
-        return Ok(Traffic::Closed { concurrency, duration: when.duration });
+        let (duration, calls_max) = (when.duration, when.total);
+        return Ok(Traffic::Closed { concurrency, duration, calls_max });
     }
     let spacing = match when.arrivals {
         ArrivalSpacing::Constant => Spacing::Constant,
@@ -332,6 +345,10 @@ fn traffic(when: &When) -> anyhow::Result<Traffic> {
     let schedule = match &when.trace {
         Some(path) => load::read_trace(path)?,
         None => schedule(when)?,
+    };
+    let schedule = match when.total {
+        Some(total) => schedule.first_calls(total),
+        None => schedule,
     };
     Ok(Traffic::Open { schedule, spacing })
 }
@@ -352,9 +369,11 @@ fn schedule(when: &When) -> anyhow::Result<Schedule> {
         LoadSchedule::Step => {
             let (end, step) =
                 (end()?, when.load_step.context("--load-schedule step needs --load-step")?);
-            if step == 0.0 || (end - start) * step < 0.0 || when.load_step_duration.is_zero() {
+            if step == 0.0 || (end - start) * step < 0.0 {
                 bail!("steps of {step} do not lead from {start} to {end} calls a second");
             }
+            let steps = when.duration.as_secs_f64() / when.load_step_duration.as_secs_f64();
+            ensure!(steps <= 100_000.0, "--load-step-duration makes more than 100000 steps");
             Ok(Schedule::steps(start, step, end, when.load_step_duration, when.duration))
         }
     }

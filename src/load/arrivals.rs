@@ -79,6 +79,17 @@ impl Schedule {
         }
     }
 
+    /// Returns the schedule up to its expected time of `calls` calls.
+    pub fn first_calls(self, calls: u64) -> Self {
+        match self {
+            Self::Rates(segments) => Self::Rates(first_calls(segments, calls as f64)),
+            Self::Trace(mut times) => {
+                times.truncate(usize::try_from(calls).unwrap_or(usize::MAX));
+                Self::Trace(times)
+            }
+        }
+    }
+
     /// Returns the expected number of calls.
     pub fn calls(&self) -> f64 {
         match self {
@@ -96,6 +107,23 @@ impl Schedule {
             Self::Trace(times) => times.len() as f64 / self.duration().as_secs_f64().max(1e-9),
         }
     }
+}
+
+fn first_calls(segments: Vec<Segment>, mut calls: f64) -> Vec<Segment> {
+    let mut first = Vec::new();
+    for segment in segments {
+        if segment.calls() < calls {
+            calls -= segment.calls();
+            first.push(segment);
+            continue;
+        }
+        let seconds = segment.time_of(calls);
+        let slope = (segment.to - segment.from) / segment.duration.as_secs_f64();
+        let (duration, to) = (Duration::from_secs_f64(seconds), segment.from + slope * seconds);
+        first.push(Segment { duration, to, ..segment });
+        break;
+    }
+    first
 }
 
 /// The distances between calls of a schedule of rates.
@@ -225,6 +253,22 @@ mod tests {
         assert_eq!((up.duration(), up.rate_max()), (5 * second, 45.0));
         let down = Schedule::steps(30.0, -20.0, 5.0, second, 3 * second);
         assert_eq!(times(down, Spacing::Constant).len(), 30 + 10 + 5);
+    }
+
+    #[test]
+    fn the_first_calls_of_a_schedule_end_with_the_last_of_them() {
+        let second = Duration::from_secs(1);
+        let steps = Schedule::steps(10.0, 20.0, 50.0, second, 5 * second);
+        for schedule in [steps, Schedule::ramp(0.0, 100.0, 2 * second)] {
+            let all = times(schedule.clone(), Spacing::Constant);
+            for calls in [1, 10, 11, 40, 100] {
+                let first = times(schedule.clone().first_calls(calls), Spacing::Constant);
+                assert_eq!(first.len() as u64, calls);
+                assert!(first.iter().zip(&all).all(|(one, other)| (one - other).abs() < 1e-6));
+            }
+        }
+        let trace = Schedule::Trace(vec![second, 2 * second]);
+        assert_eq!(trace.first_calls(1), Schedule::Trace(vec![second]));
     }
 
     #[test]

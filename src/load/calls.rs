@@ -138,7 +138,7 @@ impl FromStr for Mix {
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
             let kind: CallKind = name.parse()?;
-            let weight = weight.trim().parse().ok().filter(|w: &f64| w.is_finite() && *w > 0.0);
+            let weight = weight.trim().parse().ok().filter(|w: &f64| (1e-6..=1e6).contains(w));
             let weight = weight.ok_or_else(|| LoadError::Weight { part: part.to_owned() })?;
             if weights.iter().any(|(other, _)| *other == kind) {
                 return Err(LoadError::RepeatedCall { kind });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::LoadError;
 use super::calls::CallKind;
 use super::recorder::{KindRecord, Record, quantile_ms};
+use super::run::RunResult;
 
 /// What a condition is on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,19 +58,22 @@ pub struct Measured {
 }
 
 impl Condition {
-    fn measure(&self, record: &Record, seconds: f64) -> Measured {
-        let of_kind = self.record(record);
+    fn measure(&self, result: &RunResult) -> Measured {
+        let calls = self.record(&result.total);
         let value = match self.quantity {
-            Quantity::Quantile(quantile) => quantile_ms(&of_kind.latency, quantile),
+            Quantity::Quantile(quantile) => quantile_of_all_ms(&calls, quantile),
             Quantity::Mean => {
-                let mean = of_kind.latency.mean() / 1e6;
-                (!of_kind.latency.is_empty()).then_some(mean)
+                let mean = calls.latency.mean() / 1e6;
+                (!calls.latency.is_empty()).then_some(mean)
             }
             Quantity::Error => {
-                let all = of_kind.answered() + of_kind.failed();
-                (all > 0).then(|| of_kind.failed() as f64 / all as f64)
+                let all = calls.answered() + calls.failed();
+                (all > 0).then(|| calls.failed() as f64 / all as f64)
             }
-            Quantity::Rate => Some(of_kind.answered() as f64 / seconds),
+            Quantity::Rate => {
+                let answered = self.record(&result.in_time).answered() as f64;
+                Some(answered / result.sent_for.as_secs_f64())
+            }
         };
         let holds = value.is_some_and(|value| match self.comparison {
             Comparison::Below => value < self.limit,
@@ -102,7 +106,8 @@ impl Condition {
                 let latency = self.record(record).latency;
                 let limit = (self.limit * 1e6) as u64;
                 let within = latency.count_between(0, limit);
-                (latency.len() - within) as f64 > (1.0 - quantile) * calls + 1.0
+                let beyond = latency.len() - within + self.record(record).failed();
+                beyond as f64 > (1.0 - quantile) * calls + 1.0
             }
             Quantity::Error => self.record(record).failed() as f64 > self.limit * calls + 1.0,
             Quantity::Mean | Quantity::Rate => false,
@@ -110,10 +115,18 @@ impl Condition {
     }
 }
 
+/// Returns a quantile of the latency of all calls, in milliseconds. A failed call was never
+/// answered, so its latency is infinite; `None` if that is the quantile's.
+fn quantile_of_all_ms(calls: &KindRecord, quantile: f64) -> Option<f64> {
+    let (answered, failed) = (calls.latency.len() as f64, calls.failed() as f64);
+    let rank = quantile * (answered + failed);
+    (rank <= answered).then(|| quantile_ms(&calls.latency, rank / answered)).flatten()
+}
+
 impl Conditions {
-    /// Measures every condition. `seconds` is how long calls were sent.
-    pub fn measure(&self, record: &Record, seconds: f64) -> Vec<Measured> {
-        self.0.iter().map(|condition| condition.measure(record, seconds)).collect()
+    /// Measures every condition.
+    pub fn measure(&self, result: &RunResult) -> Vec<Measured> {
+        self.0.iter().map(|condition| condition.measure(result)).collect()
     }
 
     /// Returns whether one condition cannot hold any more, of `calls` calls that are planned. A
@@ -124,10 +137,10 @@ impl Conditions {
 
     /// Returns whether a condition is missed by more than `lag_ms`, so that a generator without lag
     /// would have missed it too.
-    pub(super) fn are_missed_beyond(&self, lag_ms: f64, record: &Record, seconds: f64) -> bool {
+    pub(super) fn are_missed_beyond(&self, lag_ms: f64, result: &RunResult) -> bool {
         self.0.iter().any(|condition| {
             let is_latency = matches!(condition.quantity, Quantity::Quantile(_) | Quantity::Mean);
-            let measured = condition.measure(record, seconds);
+            let measured = condition.measure(result);
             let without_lag = measured.value.is_none_or(|value| value - lag_ms > condition.limit);
             !measured.holds && (!is_latency || without_lag)
         })
@@ -200,7 +213,7 @@ impl FromStr for Condition {
 /// Reads `p50`, `p99.9`, `p999`, `max`, `mean`, `error` or `rate`.
 fn read_quantity(text: &str) -> Option<Quantity> {
     match text {
-        "max" => return Some(Quantity::Quantile(1.0)),
+        "max" | "p100" => return Some(Quantity::Quantile(1.0)),
         "mean" => return Some(Quantity::Mean),
         "error" => return Some(Quantity::Error),
         "rate" => return Some(Quantity::Rate),
@@ -224,7 +237,8 @@ fn read_limit(quantity: Quantity, text: &str) -> Option<f64> {
         Quantity::Quantile(_) | Quantity::Mean => parse_duration(text).ok()?.as_secs_f64() * 1000.0,
         Quantity::Error => match text.strip_suffix('%') {
             Some(percent) => percent.trim().parse::<f64>().ok()? / 100.0,
-            None => text.parse::<f64>().ok()?,
+            // Without the sign it is a share, and 1 would be every call.
+            None => text.parse::<f64>().ok().filter(|share| *share < 1.0)?,
         },
         Quantity::Rate => text.trim_end_matches("/s").parse().ok()?,
     };
@@ -284,20 +298,31 @@ mod tests {
         record
     }
 
-    fn holds(conditions: &str, record: &Record) -> Vec<bool> {
+    fn result(total: Record) -> RunResult {
+        let in_time = total.clone();
+        RunResult { sent_for: Duration::from_secs(10), in_time, ..RunResult::of(total) }
+    }
+
+    fn holds(conditions: &str, total: Record) -> Vec<bool> {
         let conditions: Conditions = conditions.parse().unwrap();
-        conditions.measure(record, 10.0).iter().map(|measured| measured.holds).collect()
+        conditions.measure(&result(total)).iter().map(|measured| measured.holds).collect()
     }
 
     #[test]
     fn conditions_are_measured_in_their_units() {
-        let record = record(1..=99, 1);
-        let all = "p50<51ms,p50<50ms,p99.9<100ms,max<=99.1ms,mean<0.051s,error<1%,error<=1%,\
+        let record = || record(1..=99, 1);
+        let all = "p50<51ms,p50<50ms,p98<100ms,max<=99.1ms,mean<0.051s,error<1%,error<=1%,\
                    rate>=9.9,rate>10,verify.p90<1s,detect.p90<1s";
-        let want = [true, false, true, true, true, false, true, true, false, true, false];
-        assert_eq!(holds(all, &record), want);
-        let measured = "error<2%".parse::<Conditions>().unwrap().measure(&record, 10.0);
+        let want = [true, false, true, false, true, false, true, true, false, true, false];
+        assert_eq!(holds(all, record()), want);
+        let measured = "error<2%".parse::<Conditions>().unwrap().measure(&result(record()));
         assert_eq!(measured[0].value, Some(1.0));
+    }
+
+    #[test]
+    fn a_failed_call_is_slower_than_every_answered_one() {
+        assert_eq!(holds("p90<101ms,p91<1h", record([100; 90], 10)), [true, false]);
+        assert_eq!(holds("p50<1h", record([], 3)), [false]);
     }
 
     #[test]
@@ -313,7 +338,9 @@ mod tests {
 
     #[test]
     fn a_condition_that_cannot_be_read_is_named() {
-        for text in ["p99", "p99<", "p99<150", "error<x%", "p99=1ms", "rate>-1", "p99<1ms,"] {
+        for text in
+            ["p99", "p99<", "p99<150", "error<x%", "error<1", "p99=1ms", "rate>-1", "p99<1ms,"]
+        {
             let error = text.parse::<Conditions>().expect_err(text).to_string();
             assert!(error.contains("is no condition"), "{text}: {error}");
         }
@@ -325,8 +352,9 @@ mod tests {
     #[test]
     fn a_condition_is_lost_once_too_many_calls_broke_it() {
         let conditions: Conditions = "p99<50ms,error<1%".parse().unwrap();
-        assert!(!conditions.are_lost(&record([60; 11], 11), 1_000.0));
+        assert!(!conditions.are_lost(&record([60; 6], 5), 1_000.0));
         assert!(conditions.are_lost(&record([60; 12], 0), 1_000.0));
+        assert!(conditions.are_lost(&record([60; 6], 6), 1_000.0));
         assert!(conditions.are_lost(&record([], 12), 1_000.0));
         assert!(!conditions.are_lost(&record([40; 500], 0), 1_000.0));
     }

@@ -16,7 +16,7 @@ pub enum LoadError {
         known: String,
     },
     /// A weight that is not a number above zero.
-    #[error("the weight of '{part}' must be a finite number above 0")]
+    #[error("the weight of '{part}' must be from 0.000001 to 1000000")]
     Weight {
         /// The part of the mix.
         part: String,
@@ -56,7 +56,7 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// A line of a trace file that is not a time.
-    #[error("{}, line {line}: no seconds since the start, or below the line before", path.display())]
+    #[error("{}, line {line}: no seconds, or fewer than the line before", path.display())]
     Trace {
         /// The trace file.
         path: PathBuf,
@@ -131,6 +131,14 @@ pub enum LoadError {
     #[error("the objective still holds at {rate} calls a second, the highest rate to try")]
     NeverSaturated {
         /// Calls a second.
+        rate: f64,
+    },
+    /// A search that does not come to an end, since equal trials end differently.
+    #[error("after {trials} trials the search has not ended, at {rate} calls a second")]
+    TooManyTrials {
+        /// Number of trials.
+        trials: usize,
+        /// Calls a second of the last one.
         rate: f64,
     },
     /// A search whose generator was too slow to judge the server.

@@ -24,6 +24,12 @@ use super::requests::EncodedRequest;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// Most streams that are opened before the server tells its limit.
+const STREAMS_MAX_INITIAL: usize = 100;
+
+/// Most streams that the generator reset and whose late frames it still expects.
+const RESET_STREAMS_MAX: usize = 100_000;
+
 /// Largest answer. Reports of many photographs are far smaller.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -93,6 +99,12 @@ impl Target {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .enable_push(false)
+            // As gRPC's clients: until the server tells its limit, no more streams are opened.
+            .initial_max_send_streams(STREAMS_MAX_INITIAL)
+            // A server under load answers many calls after their deadline. The defaults would take
+            // that for an attack and close the connection.
+            .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+            .max_local_error_reset_streams(None)
             .clone();
         let (sender, connection) =
             builder.handshake(stream).await.map_err(|error| failed(error.to_string()))?;
@@ -240,7 +252,9 @@ async fn read_answer(answer: ResponseFuture) -> Result<Bytes, Status> {
 fn from_h2(error: &h2::Error) -> Status {
     match error.reason() {
         Some(h2::Reason::CANCEL) => Status::cancelled(error.to_string()),
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => Status::resource_exhausted(error.to_string()),
+        Some(h2::Reason::ENHANCE_YOUR_CALM) if error.is_remote() => {
+            Status::resource_exhausted(error.to_string())
+        }
         _ => unavailable(error),
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
 use super::LoadError;
 use super::run::RunResult;
@@ -35,15 +35,25 @@ pub fn write_hlog(path: &Path, result: &RunResult) -> Result<(), LoadError> {
     let mut started = Duration::ZERO;
     for window in &result.windows {
         let length = window.ended.saturating_sub(started);
-        for (kind, record) in window.record.kinds() {
+        for (kind, encoded) in &window.latencies {
+            let latency: Histogram<u64> = Deserializer::new()
+                .deserialize(&mut &encoded[..])
+                .map_err(|error| LoadError::Histogram(format!("{error:?}")))?;
             let tag = Tag::new(kind.name()).filter(|_| has_tags);
-            let written =
-                writer.write_histogram(&record.latency, since_base + started, length, tag);
+            let written = writer.write_histogram(&latency, since_base + started, length, tag);
             written.map_err(|error| LoadError::Histogram(format!("{error:?}")))?;
         }
         started = window.ended;
     }
     std::fs::write(path, log).map_err(|source| LoadError::Write { path: path.to_owned(), source })
+}
+
+/// Encodes a histogram: some kilobytes instead of hundreds.
+pub(super) fn encode(histogram: &Histogram<u64>) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    let written = V2DeflateSerializer::new().serialize(histogram, &mut encoded);
+    written.expect("a histogram of u64 fits its format, and writing to memory does not fail");
+    encoded
 }
 
 /// Writes the latencies of all calls as a percentile distribution, in milliseconds.

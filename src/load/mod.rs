@@ -28,6 +28,7 @@ mod pacer;
 mod pictures;
 mod plan;
 mod plot;
+mod priority;
 mod recorder;
 mod report;
 mod requests;
@@ -35,7 +36,7 @@ mod run;
 mod saturation;
 mod scrape;
 mod session;
-mod thread;
+mod threads;
 mod worker;
 
 pub use arrivals::{Schedule, Segment, Spacing};

@@ -29,6 +29,8 @@ pub enum Traffic {
         concurrency: usize,
         /// How long they send.
         duration: Duration,
+        /// Most calls that they send, warming up included.
+        calls_max: Option<u64>,
     },
 }
 
@@ -63,8 +65,6 @@ pub struct Plan {
     pub traffic: Traffic,
     /// Time before the traffic in which calls are sent at its first rate and not recorded.
     pub warm_up: Duration,
-    /// Most calls that are sent, warming up included.
-    pub calls_max: Option<u64>,
     /// Deadline of a unary call, from its intended time.
     pub timeout: Duration,
     /// Longest time to connect.
@@ -105,6 +105,12 @@ impl Plan {
             "duration",
             format!("{duration:?}"),
             "above 0 and at most 7 days",
+        )?;
+        range(
+            self.warm_up <= DURATION_MAX,
+            "warm-up",
+            format!("{:?}", self.warm_up),
+            "at most 7 days",
         )?;
         range(
             self.timeout > Duration::ZERO && self.timeout <= DURATION_MAX,
@@ -154,7 +160,7 @@ impl Plan {
                     None => Ok(()),
                     Some(segment) => Err(LoadError::Range {
                         name: "rate",
-                        value: segment.from.to_string(),
+                        value: format!("{} to {}", segment.from, segment.to),
                         range: "above 0 and at most 1000000 calls a second",
                     }),
                 }
@@ -163,18 +169,19 @@ impl Plan {
         }
     }
 
-    /// Returns the traffic with the time of warming up before it.
-    pub(super) fn schedule_with_warm_up(&self) -> Option<(Schedule, Spacing)> {
-        let Traffic::Open { schedule, spacing } = &self.traffic else { return None };
-        let schedule = match schedule {
-            Schedule::Rates(segments) if !self.warm_up.is_zero() => {
+    /// Returns the schedule with the time of warming up before it. A closed loop has none.
+    pub(super) fn schedule_with_warm_up(&self) -> (Schedule, Spacing) {
+        match &self.traffic {
+            Traffic::Open { schedule: Schedule::Rates(segments), spacing }
+                if !self.warm_up.is_zero() =>
+            {
                 let rate = segments.first().map_or(0.0, |first| first.from);
                 let warm_up = Segment { duration: self.warm_up, from: rate, to: rate };
-                Schedule::Rates([&[warm_up], &segments[..]].concat())
+                (Schedule::Rates([&[warm_up], &segments[..]].concat()), *spacing)
             }
-            Schedule::Rates(_) | Schedule::Trace(_) => schedule.clone(),
-        };
-        Some((schedule, *spacing))
+            Traffic::Open { schedule, spacing } => (schedule.clone(), *spacing),
+            Traffic::Closed { .. } => (Schedule::Trace(Vec::new()), Spacing::Constant),
+        }
     }
 
     /// Returns the time of warming up: none before a trace, whose times are those of calls.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::calls::{CallKind, Outcome};
-use super::session::FilmedFrame;
+use super::session::SentFrame;
 
 /// Significant decimal digits of every histogram: values are kept to 0.1 %.
 const DIGITS: u8 = 3;
@@ -98,13 +98,15 @@ pub struct FrameRecord {
     pub dropped: u64,
     /// Frames that the server left out, by its own account.
     pub left_out: u64,
+    /// Sessions whose film ended before the session.
+    pub films_ended: u64,
     /// Times from a frame's intended time to sending, in nanoseconds.
     pub lag: Histogram<u64>,
 }
 
 impl Default for FrameRecord {
     fn default() -> Self {
-        Self { sent: 0, dropped: 0, left_out: 0, lag: nanoseconds() }
+        Self { sent: 0, dropped: 0, left_out: 0, films_ended: 0, lag: nanoseconds() }
     }
 }
 
@@ -114,7 +116,7 @@ pub struct Record {
     kinds: Vec<(CallKind, KindRecord)>,
     /// The frames of all sessions.
     pub frames: FrameRecord,
-    /// Calls that were due.
+    /// Calls that were sent, or due and not sent.
     pub offered: u64,
 }
 
@@ -181,13 +183,14 @@ impl Record {
     }
 
     /// Adds a frame of a session.
-    pub(super) fn add_frame(&mut self, frame: FilmedFrame) {
+    pub(super) fn add_frame(&mut self, frame: SentFrame) {
         match frame {
-            FilmedFrame::Sent { lag } => {
+            SentFrame::Sent { lag } => {
                 self.frames.sent += 1;
                 record(&mut self.frames.lag, lag);
             }
-            FilmedFrame::Dropped => self.frames.dropped += 1,
+            SentFrame::Dropped => self.frames.dropped += 1,
+            SentFrame::FilmEnded => self.frames.films_ended += 1,
         }
     }
 
@@ -199,8 +202,8 @@ impl Record {
             lag.reset();
             outcomes.clear();
         }
-        let FrameRecord { sent, dropped, left_out, lag } = &mut self.frames;
-        for count in [sent, dropped, left_out, &mut self.offered] {
+        let FrameRecord { sent, dropped, left_out, films_ended, lag } = &mut self.frames;
+        for count in [sent, dropped, left_out, films_ended, &mut self.offered] {
             *count = 0;
         }
         lag.reset();
@@ -214,6 +217,7 @@ impl Record {
         self.frames.sent += other.frames.sent;
         self.frames.dropped += other.frames.dropped;
         self.frames.left_out += other.frames.left_out;
+        self.frames.films_ended += other.frames.films_ended;
         let lags = self.frames.lag.add(&other.frames.lag);
         lags.expect("a histogram grows with its values");
         self.offered += other.offered;
@@ -265,10 +269,10 @@ mod tests {
     fn merged_records_hold_all_calls() {
         let mut one = Record::default();
         one.add(CallKind::Session, Outcome::Answered, &times(5, 5));
-        one.add_frame(FilmedFrame::Sent { lag: Duration::from_millis(1) });
+        one.add_frame(SentFrame::Sent { lag: Duration::from_millis(1) });
         let mut other = Record::default();
         other.add(CallKind::Detect, Outcome::Answered, &times(900, 5));
-        other.add_frame(FilmedFrame::Dropped);
+        other.add_frame(SentFrame::Dropped);
         other.add_sent(CallKind::Detect, Duration::from_micros(3));
         one.merge(&other);
         let kinds: Vec<_> = one.kinds().map(|(kind, _)| kind).collect();

@@ -9,7 +9,7 @@ use super::calls::{CallKind, Outcome};
 use super::conditions::{Conditions, Measured};
 use super::plan::{Plan, Traffic};
 use super::plot::{PercentileCurve, PlotData, SecondSample, TrialSample, draw_svg};
-use super::recorder::{KindRecord, quantile_ms};
+use super::recorder::KindRecord;
 use super::run::{RunResult, Window};
 use super::saturation::{Saturation, TrialEnd};
 use super::scrape::{ServerMean, ServerView};
@@ -53,7 +53,7 @@ pub fn as_json(
         "problems": result.problems,
         "calls": { "offered": total.offered, "answered": answered, "failed": failed },
         "offered_per_s": total.offered as f64 / seconds,
-        "answered_per_s": result.answered_in_time as f64 / seconds,
+        "answered_per_s": result.in_time.answered() as f64 / seconds,
         "error_share": failed as f64 / (answered + failed).max(1) as f64,
         "in_flight_peak": result.in_flight_peak,
         "latency_ms": times_json(&all.latency),
@@ -64,6 +64,7 @@ pub fn as_json(
             "sent": total.frames.sent,
             "dropped": total.frames.dropped,
             "left_out": total.frames.left_out,
+            "films_ended": total.frames.films_ended,
             "lag_ms": times_json(&total.frames.lag),
         })),
         "client_cpu": {
@@ -162,16 +163,15 @@ fn server_json(server: &ServerView) -> Value {
 }
 
 fn window_json(window: &Window) -> Value {
-    let all = window.record.all();
     json!({
         "ended_s": window.ended.as_secs_f64(),
-        "offered": window.record.offered,
-        "answered": window.record.answered(),
-        "failed": window.record.failed(),
+        "offered": window.offered,
+        "answered": window.answered,
+        "failed": window.failed,
         "in_flight": window.in_flight,
-        "p50_ms": all.latency_ms(0.5),
-        "p99_ms": all.latency_ms(0.99),
-        "max_ms": all.latency_ms(1.0),
+        "p50_ms": window.p50_ms,
+        "p99_ms": window.p99_ms,
+        "max_ms": window.max_ms,
     })
 }
 
@@ -275,14 +275,13 @@ fn curve(kind: CallKind, record: &KindRecord) -> Option<PercentileCurve> {
 }
 
 fn second(window: &Window) -> SecondSample {
-    let all = window.record.all();
     SecondSample {
         second: window.ended.as_secs_f64(),
-        answered: window.record.answered() as f64,
-        failed: window.record.failed() as f64,
-        offered: window.record.offered as f64,
-        p50_ms: quantile_ms(&all.latency, 0.5),
-        p99_ms: quantile_ms(&all.latency, 0.99),
-        max_ms: quantile_ms(&all.latency, 1.0),
+        answered: window.answered as f64,
+        failed: window.failed as f64,
+        offered: window.offered as f64,
+        p50_ms: window.p50_ms,
+        p99_ms: window.p99_ms,
+        max_ms: window.max_ms,
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct EncodedRequest {
 }
 
 impl EncodedRequest {
+    /// Returns the length of the encoded message.
     pub(super) fn bytes(&self) -> usize {
         self.parts.iter().map(Bytes::len).sum()
     }
@@ -109,7 +110,8 @@ impl OrderBook {
     /// Draws the next order.
     pub(super) fn draw(&mut self) -> Order {
         let kind = self.mix.draw(&mut self.random);
-        let store = self.random.sample(self.ranks) as u32;
+        // The last rank may be exceeded by rounding.
+        let store = (self.random.sample(self.ranks) as u32).clamp(1, self.contexts.len() as u32);
         let index = self.pictures.iter().position(|of| of.kind == kind);
         let pictures = &self.pictures[index.expect("each kind of the mix has its pictures")];
         let request = match kind {

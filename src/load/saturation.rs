@@ -1,7 +1,7 @@
 //! The search for saturation: the highest rate at which a server meets its objective.
 //!
-//! The rate doubles until the objective is missed, then the search bisects. Each trial starts with
-//! a time of warming up, and ends early once the objective cannot be met any more. A trial also
+//! The rate doubles until the objective is missed, then the search bisects. A trial may start
+//! with a time of warming up, and ends early once the objective cannot be met any more. It also
 //! fails if its backlog grows: then a longer trial would miss the objective.
 //!
 //! A machine that stops for a moment makes a trial miss its objective. A missed trial is therefore
@@ -41,7 +41,7 @@ pub enum TrialEnd {
     Passed,
     /// The objective was missed.
     Missed,
-    /// The objective was met, and calls in flight and latency grew all the time.
+    /// The objective was met, and calls in flight and latency grew, or answers fell behind.
     GrowingBacklog,
 }
 
@@ -69,7 +69,7 @@ pub struct Saturation {
     pub rate: f64,
     /// The trials, in order.
     pub trials: Vec<Trial>,
-    /// The last run at the found rate.
+    /// The last run at the found rate that met the objective.
     pub run: RunResult,
 }
 
@@ -79,11 +79,14 @@ const REPEATS: usize = 3;
 /// Answers per due call below which a rate is not sustained.
 const ACHIEVED_MIN: f64 = 0.98;
 
-/// Runs whose generator was late are made again so often.
+/// Retries of a trial whose generator was late.
 const INVALID_RETRIES: usize = 2;
 
 /// Growth from the first to the last third of a trial that counts as a growing backlog.
 const BACKLOG_GROWTH_MIN: f64 = 1.5;
+
+/// Most trials of a search.
+const TRIALS_MAX: usize = 200;
 
 /// Searches for saturation. Calls `observe` every second with the number of the trial, from 1, and
 /// its rate, and `report` after each trial.
@@ -98,25 +101,113 @@ pub fn find_saturation(
     report: &mut dyn FnMut(&Trial),
 ) -> Result<Saturation, LoadError> {
     let mut trials = Trials { plan, search, observe, report, ended: Vec::new() };
-    let mut good = trials.first()?;
-    let mut bad = trials.double(&mut good)?;
+    let good = find_rate(search, &mut |rate, is_repeat| trials.attempt(rate, is_repeat))?;
+    Ok(Saturation { rate: good.rate, trials: trials.ended, run: good.run })
+}
+
+/// A rate that met the objective, and the last trial that did.
+struct Good<R> {
+    rate: f64,
+    run: R,
+}
+
+/// Makes a trial of a rate; the second argument says whether the rate was tried before.
+type Attempt<'a, R> = dyn FnMut(f64, bool) -> Result<(TrialEnd, R), LoadError> + 'a;
+
+/// Searches for the highest rate that is good.
+fn find_rate<R>(search: &Search, attempt: &mut Attempt<'_, R>) -> Result<Good<R>, LoadError> {
+    let rate = search.rate_from;
+    let (TrialEnd::Passed, run) = judge_rate(rate, attempt)? else {
+        return Err(LoadError::MissedAtStart { rate });
+    };
+    let mut good = Good { rate, run };
+    let mut bad = double(search, &mut good, attempt)?;
     loop {
-        trials.bisect(&mut good, &mut bad)?;
-        if trials.repeats_pass(&mut good)? {
-            return Ok(Saturation { rate: good.rate, trials: trials.ended, run: good.run });
+        bisect(search, &mut good, &mut bad, attempt)?;
+        if repeats_pass(&mut good, attempt)? {
+            return Ok(good);
         }
-        // The rate passed once by luck. What is below is searched again.
+        // The rate passed by luck. What is below is searched again.
         bad = good.rate;
-        good = trials.find_below(bad)?;
+        good = find_below(search, bad, attempt)?;
     }
 }
 
-/// A rate that met the objective.
-struct Good {
-    rate: f64,
-    run: RunResult,
+/// Doubles the rate until it is bad. Returns the first bad rate.
+fn double<R>(
+    search: &Search,
+    good: &mut Good<R>,
+    attempt: &mut Attempt<'_, R>,
+) -> Result<f64, LoadError> {
+    while good.rate < search.rate_max {
+        let rate = (good.rate * 2.0).min(search.rate_max);
+        match judge_rate(rate, attempt)? {
+            (TrialEnd::Passed, run) => *good = Good { rate, run },
+            (TrialEnd::Missed | TrialEnd::GrowingBacklog, _) => return Ok(rate),
+        }
+    }
+    Err(LoadError::NeverSaturated { rate: good.rate })
 }
 
+fn bisect<R>(
+    search: &Search,
+    good: &mut Good<R>,
+    bad: &mut f64,
+    attempt: &mut Attempt<'_, R>,
+) -> Result<(), LoadError> {
+    while *bad - good.rate > good.rate * search.precision {
+        let rate = f64::midpoint(good.rate, *bad);
+        match judge_rate(rate, attempt)? {
+            (TrialEnd::Passed, run) => *good = Good { rate, run },
+            (TrialEnd::Missed | TrialEnd::GrowingBacklog, _) => *bad = rate,
+        }
+    }
+    Ok(())
+}
+
+/// Goes down from a bad rate in steps of the precision, each twice as long as the one before, until
+/// a rate is good.
+fn find_below<R>(
+    search: &Search,
+    bad: f64,
+    attempt: &mut Attempt<'_, R>,
+) -> Result<Good<R>, LoadError> {
+    let (mut rate, mut steps) = (bad, 1);
+    while rate > search.rate_from {
+        rate = (rate / (1.0 + search.precision).powi(steps)).max(search.rate_from);
+        if let (TrialEnd::Passed, run) = judge_rate(rate, attempt)? {
+            return Ok(Good { rate, run });
+        }
+        steps *= 2;
+    }
+    Err(LoadError::MissedAtStart { rate: search.rate_from })
+}
+
+/// Makes up to three trials of a rate: it is good if the first passes, or two of the three.
+fn judge_rate<R>(rate: f64, attempt: &mut Attempt<'_, R>) -> Result<(TrialEnd, R), LoadError> {
+    let first = attempt(rate, false)?;
+    if first.0 == TrialEnd::Passed {
+        return Ok(first);
+    }
+    let second = attempt(rate, true)?;
+    if second.0 != TrialEnd::Passed {
+        return Ok(second);
+    }
+    attempt(rate, true)
+}
+
+fn repeats_pass<R>(good: &mut Good<R>, attempt: &mut Attempt<'_, R>) -> Result<bool, LoadError> {
+    let mut passed = 0;
+    for _ in 0..REPEATS {
+        if let (TrialEnd::Passed, run) = attempt(good.rate, true)? {
+            passed += 1;
+            good.run = run;
+        }
+    }
+    Ok(passed * 2 > REPEATS)
+}
+
+/// Makes and judges the trials of a search.
 struct Trials<'a> {
     plan: &'a Plan,
     search: &'a Search,
@@ -126,111 +217,43 @@ struct Trials<'a> {
 }
 
 impl Trials<'_> {
-    fn first(&mut self) -> Result<Good, LoadError> {
-        let rate = self.search.rate_from;
-        match self.judge_rate(rate)? {
-            (TrialEnd::Passed, run) => Ok(Good { rate, run }),
-            (TrialEnd::Missed | TrialEnd::GrowingBacklog, _) => {
-                Err(LoadError::MissedAtStart { rate })
-            }
-        }
-    }
-
-    /// Doubles the rate until the objective is missed. Returns the first bad rate.
-    fn double(&mut self, good: &mut Good) -> Result<f64, LoadError> {
-        while good.rate < self.search.rate_max {
-            let rate = (good.rate * 2.0).min(self.search.rate_max);
-            match self.judge_rate(rate)? {
-                (TrialEnd::Passed, run) => *good = Good { rate, run },
-                (TrialEnd::Missed | TrialEnd::GrowingBacklog, _) => return Ok(rate),
-            }
-        }
-        Err(LoadError::NeverSaturated { rate: good.rate })
-    }
-
-    fn bisect(&mut self, good: &mut Good, bad: &mut f64) -> Result<(), LoadError> {
-        while *bad - good.rate > good.rate * self.search.precision {
-            let rate = f64::midpoint(good.rate, *bad);
-            match self.judge_rate(rate)? {
-                (TrialEnd::Passed, run) => *good = Good { rate, run },
-                (TrialEnd::Missed | TrialEnd::GrowingBacklog, _) => *bad = rate,
-            }
-        }
-        Ok(())
-    }
-
-    fn repeats_pass(&mut self, good: &mut Good) -> Result<bool, LoadError> {
-        let mut passed = 0;
-        for _ in 0..REPEATS {
-            let (end, run) = self.attempt(good.rate, true)?;
-            if end == TrialEnd::Passed {
-                passed += 1;
-                good.run = run;
-            }
-        }
-        Ok(passed * 2 > REPEATS)
-    }
-
-    /// Goes down from a bad rate in steps of the precision, each twice as large as the one before,
-    /// until the objective is met.
-    fn find_below(&mut self, bad: f64) -> Result<Good, LoadError> {
-        let mut step = self.search.precision;
-        loop {
-            let rate = bad * (1.0 - step);
-            if rate < self.search.rate_from / 2.0 {
-                return Err(LoadError::MissedAtStart { rate: self.search.rate_from });
-            }
-            if let (TrialEnd::Passed, run) = self.judge_rate(rate)? {
-                return Ok(Good { rate, run });
-            }
-            step *= 2.0;
-        }
-    }
-
-    /// Makes up to three trials of a rate: it is good if the first passes, or two of the three.
-    fn judge_rate(&mut self, rate: f64) -> Result<(TrialEnd, RunResult), LoadError> {
-        let first = self.attempt(rate, false)?;
-        if first.0 == TrialEnd::Passed {
-            return Ok(first);
-        }
-        let second = self.attempt(rate, true)?;
-        if second.0 != TrialEnd::Passed {
-            return Ok(second);
-        }
-        self.attempt(rate, true)
-    }
-
     /// Makes a trial, again if the generator was late.
     fn attempt(&mut self, rate: f64, is_repeat: bool) -> Result<(TrialEnd, RunResult), LoadError> {
-        let mut reason = String::new();
-        for _ in 0..=INVALID_RETRIES {
-            let result = self.run_trial(rate)?;
-            let objective = self.measure(&result);
-            let end = self.judge(&result, &objective);
-            // A late generator makes latencies longer, never shorter, so a pass is a pass.
-            if end == TrialEnd::Passed || !self.is_doubtful(&result) {
-                let seconds = result.sent_for.as_secs_f64();
-                let trial = Trial {
-                    rate,
-                    achieved: result.answered_in_time as f64 / seconds,
-                    objective,
-                    end,
-                    p99_ms: result.total.all().latency_ms(0.99),
-                    is_repeat,
-                };
-                (self.report)(&trial);
-                self.ended.push(trial);
-                return Ok((end, result));
-            }
-            reason = result.problems.join("; ");
+        if self.ended.len() >= TRIALS_MAX {
+            return Err(LoadError::TooManyTrials { trials: TRIALS_MAX, rate });
         }
-        Err(LoadError::GeneratorLate { rate, reason })
+        let mut retries = 0;
+        loop {
+            let result = self.run_trial(rate)?;
+            let objective = self.search.objective.measure(&result);
+            let end = self.judge(&result, &objective);
+            if retries < INVALID_RETRIES && self.is_doubtful(end, &result) {
+                retries += 1;
+                continue;
+            }
+            if end != TrialEnd::Passed && self.is_doubtful(end, &result) {
+                return Err(LoadError::GeneratorLate { rate, reason: result.problems.join("; ") });
+            }
+            let trial = Trial {
+                rate,
+                achieved: result.in_time.answered() as f64 / result.sent_for.as_secs_f64(),
+                objective,
+                end,
+                p99_ms: result.total.all().latency_ms(0.99),
+                is_repeat,
+            };
+            (self.report)(&trial);
+            self.ended.push(trial);
+            return Ok((end, result));
+        }
     }
 
     fn run_trial(&mut self, rate: f64) -> Result<RunResult, LoadError> {
         let schedule = Schedule::constant(rate, self.search.trial_duration);
         let calls = schedule.calls();
         let mut plan = self.plan.clone();
+        // Trials of one rate differ in what is left to chance.
+        plan.seed = plan.seed.wrapping_add(self.ended.len() as u64);
         if let Traffic::Open { schedule: of_trial, .. } = &mut plan.traffic {
             *of_trial = schedule;
         }
@@ -241,39 +264,41 @@ impl Trials<'_> {
         })
     }
 
-    fn measure(&self, result: &RunResult) -> Vec<Measured> {
-        let seconds = self.search.trial_duration.as_secs_f64();
-        self.search.objective.measure(&result.total, seconds)
-    }
-
-    /// Returns whether the generator was late, and a timely one may have met the objective.
-    fn is_doubtful(&self, result: &RunResult) -> bool {
+    /// Returns whether the generator was late, and a timely one may have seen another end. A late
+    /// pass is made again, since a server may like the calls of a late generator: they come in
+    /// batches.
+    fn is_doubtful(&self, end: TrialEnd, result: &RunResult) -> bool {
         let lags = result.total.kinds().filter_map(|(_, kind)| quantile_ms(&kind.lag, 0.99));
         let lag_ms = lags.fold(0.0, f64::max);
-        let seconds = self.search.trial_duration.as_secs_f64();
-        let objective = &self.search.objective;
-        !result.problems.is_empty() && !objective.are_missed_beyond(lag_ms, &result.total, seconds)
+        let is_clear_miss =
+            end == TrialEnd::Missed && self.search.objective.are_missed_beyond(lag_ms, result);
+        !result.problems.is_empty() && !is_clear_miss
     }
 
     fn judge(&self, result: &RunResult, objective: &[Measured]) -> TrialEnd {
         if objective.iter().any(|measured| !measured.holds) {
             return TrialEnd::Missed;
         }
-        let during = |window: &&Window| window.ended <= self.search.trial_duration;
-        let windows: Vec<&Window> = result.windows.iter().filter(during).collect();
-        if is_backlog_growing(&windows) || self.falls_behind(result) {
+        let sending = self.search.trial_duration + Duration::from_millis(500);
+        let windows: Vec<&Window> =
+            result.windows.iter().filter(|window| window.ended <= sending).collect();
+        // A session lasts longer than a window, so its answers are those of other sessions.
+        let has_sessions = self.plan.mix.kinds().any(|kind| kind == CallKind::Session);
+        if is_backlog_growing(&windows) || (!has_sessions && falls_behind(&windows)) {
             return TrialEnd::GrowingBacklog;
         }
         TrialEnd::Passed
     }
+}
 
-    /// Returns whether fewer calls were answered than were due. A session lasts longer than a
-    /// trial's margin, so its answers are not counted.
-    fn falls_behind(&self, result: &RunResult) -> bool {
-        let has_sessions = self.plan.mix.kinds().any(|kind| kind == CallKind::Session);
-        let share = result.answered_in_time as f64 / result.total.offered.max(1) as f64;
-        !has_sessions && share < ACHIEVED_MIN
-    }
+/// Returns whether fewer calls were answered than were sent, in the last two thirds of a trial:
+/// before, the first answers are still to come.
+fn falls_behind(windows: &[&Window]) -> bool {
+    let steady = &windows[windows.len() / 3..];
+    let sum = |of: fn(&Window) -> u64| steady.iter().map(|window| of(window)).sum::<u64>() as f64;
+    let (offered, ended) = (sum(|w| w.offered), sum(|w| w.answered + w.failed));
+    // One call may be sent in the last window and answered in the next one.
+    ended + 2.0 < offered * ACHIEVED_MIN
 }
 
 /// Returns whether both the calls in flight and the median latency are larger in the last third of
@@ -287,7 +312,7 @@ fn is_backlog_growing(windows: &[&Window]) -> bool {
         windows.iter().map(|window| window.in_flight as f64).sum::<f64>() / windows.len() as f64
     };
     let median = |windows: &[&Window]| {
-        let medians = windows.iter().filter_map(|window| window.record.all().latency_ms(0.5));
+        let medians = windows.iter().filter_map(|window| window.p50_ms);
         let (sum, count) = medians.fold((0.0, 0.0), |(sum, count), one| (sum + one, count + 1.0));
         if count > 0.0 { sum / count } else { 0.0 }
     };
@@ -310,7 +335,7 @@ mod tests {
         let ended = intended + Duration::from_millis(latency_ms);
         let times = CallTimes { sent: intended, from: intended, ended };
         record.add(CallKind::Verify, Outcome::Answered, &times);
-        Window { ended: Duration::from_secs(1), record, in_flight }
+        Window::new(Duration::from_secs(1), &record, in_flight)
     }
 
     fn is_growing(in_flight: [u64; 6], latency_ms: [u64; 6]) -> bool {
@@ -327,5 +352,76 @@ mod tests {
         assert!(!is_growing(rising, [50; 6]));
         assert!(!is_growing([0, 1, 0, 1, 2, 1], [50, 60, 70, 80, 90, 100]));
         assert!(!is_backlog_growing(&[]));
+    }
+
+    #[test]
+    fn answers_that_come_late_all_the_time_do_not_fall_behind() {
+        let window = |offered, answered| {
+            let mut window = window(0, 1);
+            (window.offered, window.answered, window.failed) = (offered, answered, 0);
+            window
+        };
+        let windows = |answered: [u64; 6]| answered.map(|answered| window(100, answered));
+        // A latency of 0.7 s: the first second has few answers.
+        let steady = windows([30, 100, 100, 100, 100, 100]);
+        assert!(!falls_behind(&steady.iter().collect::<Vec<_>>()));
+        let behind = windows([90; 6]);
+        assert!(falls_behind(&behind.iter().collect::<Vec<_>>()));
+    }
+
+    fn search(rate_from: f64, rate_max: f64, precision: f64) -> Search {
+        Search {
+            objective: "p99<1s".parse().unwrap(),
+            rate_from,
+            rate_max,
+            trial_duration: Duration::from_secs(1),
+            precision,
+        }
+    }
+
+    /// Searches on a server that sustains `capacity`, and calls `disturb` with the number of the
+    /// trial, which may turn its end.
+    fn found(search: &Search, capacity: f64, disturb: fn(usize, bool) -> bool) -> (f64, usize) {
+        let mut trials = 0;
+        let good = find_rate(search, &mut |rate, _| {
+            trials += 1;
+            let is_good = disturb(trials, rate <= capacity);
+            Ok((if is_good { TrialEnd::Passed } else { TrialEnd::Missed }, ()))
+        });
+        (good.unwrap().rate, trials)
+    }
+
+    #[test]
+    fn the_found_rate_is_the_capacity_to_the_precision() {
+        for capacity in [10.0, 13.7, 99.0, 12_345.0] {
+            for precision in [0.01, 0.1, 0.5] {
+                let (rate, _) = found(&search(5.0, 1e5, precision), capacity, |_, good| good);
+                let is_close = rate <= capacity && capacity < rate * (1.0 + precision);
+                assert!(is_close, "{rate} of {capacity} at {precision}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_of_the_machine_does_not_decide() {
+        // Every fifth trial misses.
+        let (rate, _) = found(&search(8.0, 1e5, 0.01), 20.0, |trial, good| good && trial % 5 != 0);
+        assert!((19.8..=20.0).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn a_rate_that_passed_by_luck_is_not_found() {
+        // The first trial above the capacity passes.
+        let (rate, _) = found(&search(8.0, 1e5, 0.01), 20.0, |trial, good| good || trial == 3);
+        assert!((19.8..=20.0).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn a_search_says_that_it_started_too_high_or_ended_too_early() {
+        let always = |end| move |_: f64, _: bool| Ok((end, ()));
+        let error = find_rate(&search(8.0, 64.0, 0.01), &mut always(TrialEnd::Missed)).err();
+        assert!(matches!(error, Some(LoadError::MissedAtStart { rate: 8.0 })));
+        let error = find_rate(&search(8.0, 50.0, 0.01), &mut always(TrialEnd::Passed)).err();
+        assert!(matches!(error, Some(LoadError::NeverSaturated { rate: 50.0 })));
     }
 }

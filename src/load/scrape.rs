@@ -134,7 +134,7 @@ mod tests {
 # TYPE menshen_stage_seconds histogram
 menshen_stage_seconds_sum{stage=\"decode\"} 1.0
 menshen_stage_seconds_count{stage=\"decode\"} 100
-menshen_tickets_refused_total{resource=\"requests\"} 2
+menshen_tickets_refused_total{what=\"requests\"} 2
 ";
     const AFTER: &str = "\
 menshen_stage_seconds_sum{stage=\"decode\"} 1.5
@@ -142,12 +142,12 @@ menshen_stage_seconds_count{stage=\"decode\"} 200
 menshen_stage_seconds_bucket{le=\"0.1\",stage=\"decode\"} 200 # {trace=\"a\"} 0.1
 menshen_stage_seconds_sum{stage=\"align\"} 0.25
 menshen_stage_seconds_count{stage=\"align\"} 50
-menshen_batch_rows_sum{model=\"yunet/2023mar\"} 30
-menshen_batch_rows_count{model=\"yunet/2023mar\"} 10
-menshen_batch_rows_sum{model=\"idle/1\"} 0
-menshen_batch_rows_count{model=\"idle/1\"} 0
-menshen_tickets_refused_total{resource=\"requests\"} 5
-menshen_tickets_refused_total{resource=\"bytes\"} 1
+menshen_batch_rows_sum{lane=\"yunet/2023mar\"} 30
+menshen_batch_rows_count{lane=\"yunet/2023mar\"} 10
+menshen_batch_rows_sum{lane=\"idle/1\"} 0
+menshen_batch_rows_count{lane=\"idle/1\"} 0
+menshen_tickets_refused_total{what=\"requests\"} 5
+menshen_tickets_refused_total{what=\"bytes\"} 1
 ";
 
     #[test]

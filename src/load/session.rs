@@ -1,4 +1,4 @@
-//! One customer in a liveness session: a film before a camera, and its answers to prompts.
+//! A liveness session: a film before a camera, joined by the prompts of the server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,17 +28,23 @@ const CAMERA_AFTER: Duration = Duration::from_millis(50);
 
 /// What the sessions of a run have in common.
 #[derive(Debug)]
-pub(super) struct Customer {
-    pub(super) film: Arc<Film>,
-    pub(super) clock: FrameClock,
-    pub(super) stores: Stores,
+pub(super) struct SessionOptions {
+    film: Arc<Film>,
+    portrait_sha256: Vec<u8>,
+    clock: FrameClock,
+    stores: Stores,
 }
 
-impl Customer {
-    /// Returns the memory of a session: the portrait and the frames that wait to be sent.
-    pub(super) fn bytes(&self) -> usize {
-        self.film.portrait.len() + FRAMES_QUEUED_MAX * self.film.frame_bytes()
+impl SessionOptions {
+    pub(super) fn new(film: Arc<Film>, clock: FrameClock, stores: Stores) -> Self {
+        let portrait_sha256 = Sha256::digest(&film.portrait).to_vec();
+        Self { film, portrait_sha256, clock, stores }
     }
+}
+
+/// Returns the memory of a session: the portrait and the frames that wait to be sent.
+pub(super) fn session_bytes(film: &Film) -> usize {
+    film.portrait.len() + FRAMES_QUEUED_MAX * film.frame_bytes()
 }
 
 /// A session that has its result.
@@ -57,26 +63,28 @@ impl Connections {
     ///
     /// # Errors
     /// The status that ended the session.
-    pub(super) async fn visit(
+    pub(super) async fn run_session(
         &self,
-        customer: &Customer,
+        options: &SessionOptions,
         channel: Channel,
         store: u32,
         is_recorded: bool,
     ) -> Result<SessionEnd, Status> {
-        let store = customer.stores.id(store);
+        let store = options.stores.id(store);
         let mut client = LivenessServiceClient::new(channel);
         let transaction = uuid::Uuid::new_v4();
-        let create = create_request(&customer.film, &store, &transaction.to_string());
+        let create = create_request(options, &store, &transaction.to_string());
         let mut create = self.request(create);
         create.set_timeout(self.options.timeout);
         let created = client.create_session(create).await?.into_inner();
         let (frames, outgoing) = mpsc::channel(FRAMES_QUEUED_MAX);
-        let start = start_message(&customer.film, &store, created.token);
+        let start = start_message(&options.film, &store, created.token);
         frames.try_send(start).map_err(|error| Status::internal(error.to_string()))?;
         let random = SmallRng::from_seed([transaction.as_bytes()[0]; 32]);
+        let events = client.run(self.request(ReceiverStream::new(outgoing))).await?.into_inner();
+        // Only now is the stream open, so that a slow server does not make the camera late.
         let camera = Camera {
-            player: Player::new(&customer.film),
+            player: Player::new(&options.film),
             random,
             session: *transaction.as_bytes(),
             started: Instant::now() + CAMERA_AFTER,
@@ -84,14 +92,13 @@ impl Connections {
             captured: Vec::new(),
             frames: Some(frames),
         };
-        let events = client.run(self.request(ReceiverStream::new(outgoing))).await?.into_inner();
-        self.film_until_result(customer, camera, events, is_recorded).await
+        self.film_until_result(options, camera, events, is_recorded).await
     }
 
     /// Sends frames and reads events until the server sends the result.
     async fn film_until_result(
         &self,
-        customer: &Customer,
+        options: &SessionOptions,
         mut camera: Camera<'_>,
         mut events: Streaming<v1::RunResponse>,
         is_recorded: bool,
@@ -111,8 +118,9 @@ impl Connections {
                     Ok(None) => break Err(Status::unknown("the stream ended without a result")),
                     Err(status) => break Err(status),
                 },
-                () = customer.clock.sleep_until(next_frame), if camera.is_filming() => {
-                    if let (Some(frame), true) = (camera.film(next_frame), is_recorded) {
+                () = options.clock.sleep_until(next_frame), if camera.is_filming() => {
+                    let frame = camera.film(next_frame);
+                    if is_recorded {
                         self.recorded.lock().add_frame(frame);
                     }
                 }
@@ -125,13 +133,15 @@ impl Connections {
     }
 }
 
-/// What became of a frame.
+/// How the connection took a frame.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum FilmedFrame {
-    /// The connection took it, this long after it was due.
+pub(super) enum SentFrame {
+    /// This long after it was due.
     Sent { lag: Duration },
-    /// The connection still held earlier frames.
+    /// Not at all, since it still held earlier frames.
     Dropped,
+    /// There was no frame: the film has ended, and the stream with it.
+    FilmEnded,
 }
 
 /// Films one person for one session.
@@ -164,13 +174,12 @@ impl Camera<'_> {
         }
     }
 
-    /// Sends the frame that is due at `at`. After its last frame the camera ends the stream and
-    /// returns `None`.
-    fn film(&mut self, at: Instant) -> Option<FilmedFrame> {
+    /// Sends the frame that is due at `at`. After its last frame the camera ends the stream.
+    fn film(&mut self, at: Instant) -> SentFrame {
         let file = self.player.next_frame();
         let (Some(file), Some(frames)) = (file, &self.frames) else {
             self.frames = None;
-            return None;
+            return SentFrame::FilmEnded;
         };
         let image = v1::Image { data: with_comment(file, &self.session) };
         let frame = v1::Frame {
@@ -184,10 +193,10 @@ impl Camera<'_> {
         let lag = Instant::now().saturating_duration_since(at);
         let message = v1::run_request::Message::Frame(frame);
         if frames.try_send(v1::RunRequest { message: Some(message) }).is_err() {
-            return Some(FilmedFrame::Dropped);
+            return SentFrame::Dropped;
         }
         self.captured.push(at);
-        Some(FilmedFrame::Sent { lag })
+        SentFrame::Sent { lag }
     }
 
     /// Returns how the session ended. The server counts the frames that it received, so the last
@@ -200,12 +209,16 @@ impl Camera<'_> {
     }
 }
 
-fn create_request(film: &Film, store: &str, transaction: &str) -> v1::CreateSessionRequest {
+fn create_request(
+    options: &SessionOptions,
+    store: &str,
+    transaction: &str,
+) -> v1::CreateSessionRequest {
     v1::CreateSessionRequest {
         context: Some(context(store.to_owned())),
         device_id: DEVICE.to_owned(),
         transaction_id: transaction.to_owned(),
-        portrait_sha256: Sha256::digest(&film.portrait).to_vec(),
+        portrait_sha256: options.portrait_sha256.clone(),
         portrait_source: v1::ImageSource::IdFile.into(),
         policy_fmr: None,
         assurance: v1::Assurance::Stream.into(),

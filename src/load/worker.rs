@@ -19,7 +19,7 @@ use super::calls::{CallKind, Outcome};
 use super::grpc::{Connection, Target, source_address};
 use super::recorder::{CallTimes, Record};
 use super::requests::{EncodedRequest, Order};
-use super::session::Customer;
+use super::session::SessionOptions;
 use crate::proto::v1;
 
 /// A call that is due.
@@ -30,6 +30,8 @@ pub(super) struct Due {
     pub(super) order: Order,
     /// False in the time of warming up.
     pub(super) is_recorded: bool,
+    /// Its share of the memory of calls in flight.
+    pub(super) in_flight: InFlightCall,
 }
 
 /// What the calls of a run have in common.
@@ -38,7 +40,8 @@ pub(super) struct CallOptions {
     pub(super) target: Arc<Target>,
     pub(super) metadata: MetadataMap,
     pub(super) timeout: Duration,
-    pub(super) customer: Option<Customer>,
+    /// `None` without sessions.
+    pub(super) session: Option<SessionOptions>,
 }
 
 /// The calls in flight, of all workers.
@@ -75,22 +78,25 @@ impl InFlight {
 
     /// Counts a call; `None` if its message does not fit into the memory that is left.
     pub(super) fn enter(self: &Arc<Self>, message_bytes: usize) -> Option<InFlightCall> {
+        let call = self.enter_anyway(message_bytes);
+        let is_within = self.bytes.load(Ordering::Relaxed) <= self.bytes_max;
+        is_within.then_some(call)
+    }
+
+    /// Counts a call whose number is limited otherwise.
+    pub(super) fn enter_anyway(self: &Arc<Self>, message_bytes: usize) -> InFlightCall {
         let bytes = message_bytes as u64 + CALL_OVERHEAD_BYTES;
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.bytes_max {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return None;
-        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         self.calls_peak.fetch_max(calls, Ordering::Relaxed);
-        Some(InFlightCall { in_flight: Arc::clone(self), bytes })
+        InFlightCall { in_flight: Arc::clone(self), bytes }
     }
 
     pub(super) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Returns the largest number of calls since the last reset.
+    /// Returns the largest number of calls at one moment, warming up included.
     pub(super) fn calls_peak(&self) -> u64 {
         self.calls_peak.load(Ordering::Relaxed)
     }
@@ -111,7 +117,6 @@ pub(super) struct Connections {
     pub(super) channels: Arc<[Channel]>,
     pub(super) options: Arc<CallOptions>,
     pub(super) recorded: Arc<Mutex<Record>>,
-    pub(super) in_flight: Arc<InFlight>,
 }
 
 /// Opens `count` connections; the first is number `first` of the run.
@@ -123,7 +128,7 @@ pub(super) async fn connect(
     let (mut connections, mut channels) = (Vec::new(), Vec::new());
     for number in first..first + count {
         connections.push(Connection::open(Arc::clone(&options.target), number).await?);
-        if options.customer.is_some() {
+        if options.session.is_some() {
             channels.push(connect_channel(&options.target, number).await?);
         }
     }
@@ -160,25 +165,19 @@ impl Connections {
 
     /// Makes one call and records it. Calls take turns over the connections by their `number`.
     pub(super) async fn call(&self, number: usize, due: Due) {
-        let Due { intended, order: Order { kind, store, request }, is_recorded } = due;
-        let customer = self.options.customer.as_ref().filter(|_| kind == CallKind::Session);
-        let bytes = customer.map_or(request.bytes(), Customer::bytes);
-        let Some(_in_flight) = self.in_flight.enter(bytes) else {
-            if is_recorded {
-                self.recorded.lock().add_not_sent(kind);
-            }
-            return;
-        };
+        let Due { intended, order, is_recorded, in_flight: _in_flight } = due;
+        let Order { kind, store, request } = order;
+        let session = self.options.session.as_ref().filter(|_| kind == CallKind::Session);
         let sent = Instant::now();
         let intended = intended.unwrap_or(sent);
         if is_recorded {
             self.recorded.lock().add_sent(kind, sent.saturating_duration_since(intended));
         }
-        let (outcome, from) = match customer {
-            Some(customer) => {
+        let (outcome, from) = match session {
+            Some(session) => {
                 // On the heap: it is many times as large as a unary call.
                 let channel = self.channels[number % self.channels.len()].clone();
-                let visit = Box::pin(self.visit(customer, channel, store, is_recorded));
+                let visit = Box::pin(self.run_session(session, channel, store, is_recorded));
                 match tokio::time::timeout_at((sent + SESSION_TIME_MAX).into(), visit).await {
                     Ok(Ok(end)) => (Outcome::Decided(end.decision), end.decided_by),
                     Ok(Err(status)) => (Outcome::Status(status_code(&status)), intended),
@@ -201,6 +200,9 @@ impl Connections {
         intended: Instant,
     ) -> Outcome {
         let deadline = intended + self.options.timeout;
+        if deadline <= Instant::now() {
+            return Outcome::Status(Code::DeadlineExceeded);
+        }
         let connection = &self.connections[number % self.connections.len()];
         let answer = connection.call(kind.path(), request);
         match tokio::time::timeout_at(deadline.into(), answer).await {
@@ -237,7 +239,8 @@ fn read_answer(kind: CallKind, answer: Bytes) -> Outcome {
     outcome.unwrap_or(Outcome::Status(Code::Internal))
 }
 
-/// Returns the code of a status. The client's own timer reports a passed deadline as CANCELLED.
+/// Returns the code of a status. tonic's client reports a passed deadline as CANCELLED, with a
+/// message of its own.
 pub(super) fn status_code(status: &Status) -> Code {
     let is_timer = status.message() == TimeoutExpired(()).to_string();
     if status.code() == Code::Cancelled && is_timer {
@@ -256,7 +259,7 @@ mod tests {
         let first = in_flight.enter(100).unwrap();
         let second = in_flight.enter(0).unwrap();
         assert!(in_flight.enter(0).is_none());
-        assert_eq!((in_flight.calls(), in_flight.calls_peak()), (2, 2));
+        assert_eq!(in_flight.calls(), 2);
         drop(second);
         assert!(in_flight.enter(1).is_none());
         drop(first);

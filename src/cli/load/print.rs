@@ -30,15 +30,14 @@ impl LiveLine {
             self.0.set_message("warming up");
             return;
         };
-        let last = window.record.all();
         self.0.set_message(format!(
             "{} answered, {} failed, {} in flight; last second: {} answered, p50 {} ms, p99 {} ms",
             progress.total.answered(),
             progress.total.failed(),
             progress.in_flight,
-            last.answered(),
-            milliseconds(last.latency_ms(0.5)),
-            milliseconds(last.latency_ms(0.99)),
+            window.answered,
+            milliseconds(window.p50_ms),
+            milliseconds(window.p99_ms),
         ));
     }
 
@@ -47,9 +46,10 @@ impl LiveLine {
         self.show(progress);
     }
 
-    /// Prints a line above the live line.
+    /// Prints a line above the live line, on standard error: standard output may carry JSON.
     pub(super) fn print(&self, line: &str) {
-        self.0.println(line);
+        #[expect(clippy::print_stderr, reason = "progress goes to standard error")]
+        self.0.suspend(|| eprintln!("{line}"));
     }
 
     pub(super) fn finish(&self) {
@@ -68,6 +68,10 @@ pub(super) fn milliseconds(value: Option<f64>) -> String {
     }
 }
 
+pub(super) fn print_lines(lines: &[String]) {
+    lines.iter().for_each(|line| println!("{line}"));
+}
+
 pub(super) fn print_result(plan: &Plan, result: &RunResult, thresholds: &[Measured]) {
     println!("{}\n", heading(plan));
     print_lines(&outcome_lines(result));
@@ -84,12 +88,8 @@ pub(super) fn print_result(plan: &Plan, result: &RunResult, thresholds: &[Measur
         print_lines(&threshold_lines(thresholds));
     }
     for problem in &result.problems {
-        println!("INVALID     the generator was late: {problem}");
+        println!("INVALID     {problem}");
     }
-}
-
-fn print_lines(lines: &[String]) {
-    lines.iter().for_each(|line| println!("{line}"));
 }
 
 fn heading(plan: &Plan) -> String {
@@ -178,7 +178,7 @@ fn summary_lines(plan: &Plan, result: &RunResult) -> Vec<String> {
              ({:.2} %), at most {} in flight",
             result.total.offered,
             result.total.offered as f64 / seconds,
-            result.answered_in_time as f64 / seconds,
+            result.in_time.answered() as f64 / seconds,
             failed as f64 / all * 100.0,
             result.in_flight_peak,
         ),

@@ -13,13 +13,15 @@ use super::print::{LiveLine, milliseconds};
 pub(super) struct SearchOptions {
     /// Find the highest rate at which --slo holds. Starts at --rate; --duration is the time of one
     /// trial.
-    #[arg(long, requires = "slo", conflicts_with_all = ["concurrency", "trace", "load_schedule"])]
+    #[arg(long, requires = "slo", conflicts_with_all = [
+        "concurrency", "trace", "load_schedule", "total",
+    ])]
     pub(super) find_saturation: bool,
     /// What must hold, such as 'p99<150ms,error<0.1%'.
     #[arg(long, value_name = "CONDITIONS", requires = "find_saturation")]
     pub(super) slo: Option<Conditions>,
     /// Highest rate to try.
-    #[arg(long, value_name = "N", default_value_t = 100_000.0)]
+    #[arg(long, value_name = "N", default_value_t = 100_000.0, requires = "find_saturation")]
     rate_max: f64,
     /// Stop when the good and the bad rate differ by this share.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = parse_precision)]
@@ -55,9 +57,7 @@ pub(super) fn find(
         &mut |trial| line.print(&describe(trial)),
     );
     line.finish();
-    let found = found?;
-    print_trials(&found);
-    Ok((objective, found))
+    Ok((objective, found?))
 }
 
 fn end_text(end: TrialEnd) -> &'static str {
@@ -78,11 +78,8 @@ fn describe(trial: &Trial) -> String {
     )
 }
 
-fn print_trials(found: &Saturation) {
-    eprint_lines(&trial_lines(found));
-}
-
-fn trial_lines(found: &Saturation) -> Vec<String> {
+/// Returns the table of all trials.
+pub(super) fn trial_lines(found: &Saturation) -> Vec<String> {
     let mut table = Table::new(&[">calls/s", ">answered/s", ">p99 ms", "objective", ""]);
     for trial in &found.trials {
         table.add_line(vec![
@@ -94,13 +91,6 @@ fn trial_lines(found: &Saturation) -> Vec<String> {
         ]);
     }
     table.render()
-}
-
-fn eprint_lines(lines: &[String]) {
-    #[expect(clippy::print_stderr, reason = "standard output may carry JSON")]
-    for line in lines {
-        eprintln!("{line}");
-    }
 }
 
 /// Returns the traffic of the last run at the found rate.
