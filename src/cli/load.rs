@@ -6,6 +6,7 @@ mod search;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -254,15 +255,29 @@ fn run_plan(args: &Args, plan: &Plan) -> anyhow::Result<ExitCode> {
     finish(args, plan, &result, None)
 }
 
-/// Makes one run with a live line.
+/// Makes one run with a live line. Ctrl-C stops it early: the calls in flight are awaited, and the
+/// result is that of the calls so far.
 fn run_once(plan: &Plan) -> anyhow::Result<RunResult> {
     let bar = print::LiveLine::new(plan.traffic.duration());
+    let is_interrupted = watch_for_interrupt()?;
     let result = load::run(plan, &mut |progress| {
         bar.show(progress);
-        Flow::Continue
+        if is_interrupted.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }
     });
     bar.finish();
     Ok(result?)
+}
+
+/// Returns a flag that Ctrl-C sets.
+fn watch_for_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let set = Arc::clone(&flag);
+    std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
+        let interrupted = runtime.block_on(tokio::signal::ctrl_c());
+        set.store(interrupted.is_ok(), Ordering::Relaxed);
+    })?;
+    Ok(flag)
 }
 
 /// Writes the files, prints the result and returns the exit code.

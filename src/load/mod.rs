@@ -7,7 +7,7 @@
 //! sending to the answer, is kept beside the latency.
 //!
 //! **The generator judges itself.** The *lag* is the time from the intended time of a call to its
-//! sending. It is part of the latency, and a run whose lag is too large is invalid.
+//! sending. It is part of the latency of a unary call, and a run whose lag is too large is invalid.
 //!
 //! ```text
 //! schedule → pacer (a thread) → worker (a thread, connections) → server

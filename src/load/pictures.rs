@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::LoadError;
 
-/// Most bytes of all pictures of a folder. Each call in flight refers to them and copies none.
+/// Most bytes of all pictures of a folder. They are encoded once for each field that has them. A
+/// call in flight refers to them and copies none.
 const BYTES_MAX: usize = 256 << 20;
 
 /// Files of pictures, at least one.

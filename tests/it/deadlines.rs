@@ -41,8 +41,9 @@ async fn callers_that_leave_free_their_places_and_their_rows_are_dropped() {
             })
         })
         .collect();
-    wait_for_metrics(app.http_address(), |text| metric(text, "menshen_requests_in_flight") == 8.0)
-        .await;
+    // A call has its ticket once its message has arrived. A caller that leaves before has sent an
+    // invalid one.
+    wait_for_metrics(app.http_address(), |text| metric(text, "menshen_tickets") == 8.0).await;
     for call in calls {
         call.abort();
     }

@@ -13,6 +13,7 @@ mod latency;
 mod layers;
 mod lifecycle;
 mod liveness;
+mod load;
 mod memory;
 mod operations;
 mod parity;
