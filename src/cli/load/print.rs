@@ -83,6 +83,9 @@ pub(super) fn print_result(plan: &Plan, result: &RunResult, thresholds: &[Measur
         println!();
         print_lines(&server_lines(server));
     }
+    if result.server.is_none() && plan.metrics.is_some() {
+        println!("\nserver      its metrics could not be read around the run");
+    }
     if !thresholds.is_empty() {
         println!();
         print_lines(&threshold_lines(thresholds));
