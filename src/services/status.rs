@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::pipeline::{Error, ErrorKind, NOT_READY_RETRY_AFTER};
+use crate::proto::code_name;
 use crate::telemetry::{Ending, Outcome, Severity, causes};
 
 /// Retry delay when too many bytes of requests are arriving.
@@ -173,29 +174,6 @@ pub fn ending_in_headers(headers: &HeaderMap) -> Option<Ending> {
     // tonic turns the broken stream of a caller that left into UNKNOWN, which no caller receives.
     let code = if kind == ErrorKind::Cancelled { ending.code } else { code_name(status.code()) };
     Some(Ending { code, ..ending })
-}
-
-/// Returns the name of a code as the gRPC specification writes it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// Returns the status of a call whose deadline passed.
