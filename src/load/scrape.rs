@@ -44,7 +44,8 @@ pub struct ServerView {
     pub batch_ms: Vec<ServerMean>,
     /// Calls that the server refused a ticket.
     pub refused: f64,
-    /// Rows that the server dropped before launch, since nobody waited for them any more.
+    /// Rows that the server dropped before launch, since their callers had left or their deadline
+    /// had passed.
     pub rows_dropped: f64,
 }
 

@@ -129,10 +129,10 @@ fn a_plan_that_cannot_be_run_is_refused_before_the_first_call() {
             "{name}: {error}"
         );
     }
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = refused(plan(nobody, "health", open(10.0, 1)));
+    let closed_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = refused(plan(closed_port, "health", open(10.0, 1)));
     assert!(matches!(error, LoadError::Connect { .. }), "{error}");
-    let metrics = Some(nobody.to_string());
+    let metrics = Some(closed_port.to_string());
     let error = refused(Plan { metrics, ..good() });
     assert!(matches!(error, LoadError::Metrics { .. }), "{error}");
 }
